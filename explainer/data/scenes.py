@@ -1,0 +1,420 @@
+"""Procedural scenes: shapes over textures, with exact masks.
+
+Eight classes differ by *shape alone*: colour, texture, size, position and
+rotation are drawn alike for all of them. Scenes are the built-in data of the
+book: nothing to download, and the truth about every pixel is known.
+
+Two design decisions matter for explaining a classifier of these scenes:
+
+- Objects are scaled to a drawn *area*, so size tells nothing about the class.
+- Some backgrounds hold *holes*: silhouettes of the classes in flat mid-grey,
+  the colour that masking fills in. They are background. Without them the
+  grey hole that a mask leaves behind would be an object of its own: removing
+  a star would leave a star.
+
+Every pixel is a function of the seed and of nothing else: random numbers come
+from NumPy's frozen legacy stream, and the arithmetic uses only operations
+that IEEE 754 rounds the same way everywhere.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pooch
+import torch
+from numpy.typing import NDArray
+
+from explainer.data.base import Sample, labels_in
+
+Array = NDArray[np.float64]
+
+VERSION = 1
+"""Part of the cache's file name: raise it when any pixel changes."""
+
+SPLITS = {"train": 0, "val": 1, "test": 2}
+LENGTHS = {"train": 4000, "val": 500, "test": 500}
+GREY = 0.5
+MIN_VISIBLE = 0.6
+SUPERSAMPLING = 2
+
+
+def _half_planes(u: Array, v: Array, n: int, distance: float) -> Array:
+    """Count on how many inner sides of n regular lines a point lies."""
+    count = np.zeros_like(u)
+    for k in range(n):
+        angle = 2 * np.pi * k / n
+        # Rounded: sine and cosine may differ in the last bit by machine.
+        c, s = round(float(np.cos(angle)), 9), round(float(np.sin(angle)), 9)
+        count += (c * u + s * v) <= distance
+    return count
+
+
+def _disc(u: Array, v: Array) -> NDArray[np.bool_]:
+    return u * u + v * v <= 1
+
+
+def _ring(u: Array, v: Array) -> NDArray[np.bool_]:
+    r2 = u * u + v * v
+    return (r2 <= 1) & (r2 >= 0.3)
+
+
+def _square(u: Array, v: Array) -> NDArray[np.bool_]:
+    return np.maximum(np.abs(u), np.abs(v)) <= 0.8
+
+
+def _triangle(u: Array, v: Array) -> NDArray[np.bool_]:
+    return _half_planes(u, v, 3, 0.5) == 3
+
+
+def _star(u: Array, v: Array) -> NDArray[np.bool_]:
+    # A pentagram: its tips lie outside of exactly one of its five lines.
+    return _half_planes(u, v, 5, 0.34) >= 4
+
+
+def _cross(u: Array, v: Array) -> NDArray[np.bool_]:
+    a, b = np.abs(u), np.abs(v)
+    return (np.minimum(a, b) <= 0.28) & (np.maximum(a, b) <= 0.95)
+
+
+def _heart(u: Array, v: Array) -> NDArray[np.bool_]:
+    x, y = 1.25 * u, 1.25 * v
+    f = x * x + y * y - 1
+    return f * f * f - x * x * y * y * y <= 0
+
+
+def _crescent(u: Array, v: Array) -> NDArray[np.bool_]:
+    w = u - 0.55
+    return (u * u + v * v <= 1) & (w * w + v * v >= 0.64)
+
+
+SHAPES: dict[str, Callable[[Array, Array], NDArray[np.bool_]]] = {
+    "disc": _disc,
+    "ring": _ring,
+    "square": _square,
+    "triangle": _triangle,
+    "star": _star,
+    "cross": _cross,
+    "heart": _heart,
+    "crescent": _crescent,
+}
+CLASSES = tuple(SHAPES)
+
+
+def _unit_areas() -> dict[str, float]:
+    """Measure each shape's area at scale 1, so that scenes can set it."""
+    axis = (np.arange(400) + 0.5) / 400 * 2.4 - 1.2
+    v, u = np.meshgrid(axis, axis, indexing="ij")
+    return {k: float(f(u, v).mean()) * 2.4**2 for k, f in SHAPES.items()}
+
+
+_UNIT_AREA = _unit_areas()
+
+
+@dataclass(frozen=True)
+class Shortcut:
+    """A marker that gives a class away without showing the object.
+
+    With probability ``q`` an image of ``class_name`` also carries a small
+    chequered square, ``size`` pixels wide, on its background; images
+    without the class carry it with probability ``leak``.
+    """
+
+    class_name: str
+    q: float = 0.9
+    leak: float = 0.0
+    size: int = 6
+
+    def __post_init__(self) -> None:
+        """Refuse a class or a probability that does not exist."""
+        if self.class_name not in CLASSES:
+            known = ", ".join(CLASSES)
+            raise ValueError(
+                f"no class {self.class_name!r} in scenes; known: {known}"
+            )
+        if not (0 <= self.q <= 1 and 0 <= self.leak <= 1):
+            raise ValueError("q and leak are probabilities in [0, 1]")
+
+
+def _colour(rng: np.random.RandomState) -> Array:
+    return rng.random_sample(3)
+
+
+def _contrasting_colour(rng: np.random.RandomState, other: Array) -> Array:
+    """Draw a colour that stands out from ``other`` and from the grey fill."""
+    while True:
+        colour = _colour(rng)
+        if (
+            np.abs(colour - other).sum() > 0.7
+            and np.abs(colour - GREY).sum() > 0.5
+        ):
+            return colour
+
+
+def _direction(rng: np.random.RandomState) -> tuple[float, float]:
+    """Draw a whole number of degrees; return its cosine and sine."""
+    angle = np.pi * rng.randint(360) / 180
+    return round(float(np.cos(angle)), 9), round(float(np.sin(angle)), 9)
+
+
+def _pattern(rng: np.random.RandomState, y: Array, x: Array) -> Array:
+    """Draw a texture in [0, 1] at the given coordinates (in pixels)."""
+    kind = rng.randint(5)
+    c, s = _direction(rng)
+    period = 4 + 8 * rng.random_sample()
+    p, q = (c * x + s * y) / period, (c * y - s * x) / period
+    if kind == 0:  # flat
+        return np.zeros_like(p)
+    if kind == 1:  # stripes
+        return np.floor(p) % 2
+    if kind == 2:  # chequers
+        return (np.floor(p) + np.floor(q)) % 2
+    if kind == 3:  # dots
+        a, b = p - np.floor(p) - 0.5, q - np.floor(q) - 0.5
+        return (a * a + b * b < 0.09).astype(float)
+    return np.abs(p / 4 - 2 * np.floor(p / 8 + 0.5))  # gentle gradient
+
+
+def _smooth_noise(rng: np.random.RandomState, size: int) -> Array:
+    """Draw ``(size, size, 3)`` noise, bilinear between 6 x 6 random knots."""
+    knots = rng.random_sample((6, 6, 3))
+    position = np.arange(size) * 5.0 / size
+    low = np.floor(position).astype(int)
+    t = (position - low)[:, None, None]
+    rows = knots[low] * (1 - t) + knots[low + 1] * t
+    t = t.transpose(1, 0, 2)
+    return rows[:, low] * (1 - t) + rows[:, low + 1] * t
+
+
+def _textured(
+    rng: np.random.RandomState, pattern: Array, colour: Array
+) -> Array:
+    """Colour a pattern: its second tone is a shift of the first."""
+    second = np.clip(colour + 0.5 * (_colour(rng) - 0.5), 0, 1)
+    return colour + pattern[..., None] * (second - colour)
+
+
+def _coverage(
+    rng: np.random.RandomState, name: str, area: float, size: int
+) -> Array:
+    """Place one shape at random; return its coverage ``(size, size)``."""
+    k = SUPERSAMPLING
+    axis = (np.arange(k * size) + 0.5) / k
+    cy, cx = size * (0.08 + 0.84 * rng.random_sample(2))
+    c, s = _direction(rng)
+    scale = np.sqrt(area * size * size / _UNIT_AREA[name])
+    y, x = (axis - cy)[:, None] / scale, (axis - cx)[None, :] / scale
+    inside = np.zeros((k * size, k * size))
+    # Only the bounding box is tested; every shape has a radius below 1.2.
+    rows, cols = np.abs(y[:, 0]) < 1.2, np.abs(x[0]) < 1.2
+    y, x = y[rows], x[:, cols]
+    inside[np.ix_(rows, cols)] = SHAPES[name](c * x + s * y, c * y - s * x)
+    return inside.reshape(size, k, size, k).mean((1, 3))
+
+
+def _background(rng: np.random.RandomState, size: int) -> Array:
+    """Draw a textured background, in some scenes with grey holes."""
+    y, x = np.meshgrid(
+        np.arange(size) + 0.5, np.arange(size) + 0.5, indexing="ij"
+    )
+    base = _colour(rng)
+    image = _textured(rng, _pattern(rng, y, x), base)
+    blend = 0.7 * rng.random_sample()
+    image = image + blend * (_smooth_noise(rng, size) - image)
+    n_holes = rng.randint(3)
+    for _ in range(n_holes):
+        name = CLASSES[rng.randint(len(CLASSES))]
+        area = 0.02 + 0.18 * rng.random_sample()
+        alpha = _coverage(rng, name, area, size)[..., None]
+        image = image + alpha * (GREY - image)
+    return image
+
+
+def draw_scene(
+    seed: int, size: int = 64
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Draw one scene.
+
+    Parameters
+    ----------
+    seed:
+        Any number below 2**32; it alone decides every pixel.
+    size:
+        Height and width in pixels.
+
+    Returns
+    -------
+    image, mask
+        ``(size, size, 3)`` and ``(size, size)`` uint8; the mask holds 0 for
+        background and ``c + 1`` where an object of class c is in front.
+    """
+    rng = np.random.RandomState(seed)  # noqa: NPY002 - its stream is frozen
+    image = _background(rng, size)
+    mean_colour = image.mean((0, 1))
+    y, x = np.meshgrid(
+        np.arange(size) + 0.5, np.arange(size) + 0.5, indexing="ij"
+    )
+    owner = np.zeros((size, size), np.int64)  # 0, or 1 + the object's index
+    names: list[str] = []
+    shown: list[int] = []
+    for _ in range(1 + rng.randint(3)):
+        name = CLASSES[rng.randint(len(CLASSES))]
+        area = 0.07 + 0.1 * rng.random_sample()
+        colour = _contrasting_colour(rng, mean_colour)
+        texture = _textured(rng, _pattern(rng, y, x), colour)
+        for _ in range(8):  # a place where enough of everything stays visible
+            alpha = _coverage(rng, name, area, size)
+            trial = np.where(alpha >= 0.5, len(names) + 1, owner)
+            visible = np.bincount(trial.ravel(), minlength=len(names) + 2)[1:]
+            wanted = [*shown, round(area * size * size)]
+            if all(
+                n >= MIN_VISIBLE * w
+                for n, w in zip(visible, wanted, strict=True)
+            ):
+                image = image + alpha[..., None] * (texture - image)
+                owner, names, shown = trial, [*names, name], wanted
+                break
+    image = image + 0.08 * (rng.random_sample(image.shape) - 0.5)
+    class_id = np.array([0, *(CLASSES.index(n) + 1 for n in names)])
+    pixels = np.floor(255 * np.clip(image, 0, 1) + 0.5)
+    return pixels.astype(np.uint8), class_id[owner].astype(np.uint8)
+
+
+def _marker(
+    seed: int, mask: NDArray[np.uint8], shortcut: Shortcut
+) -> NDArray[np.bool_]:
+    """Decide whether and where a scene carries the shortcut's marker."""
+    # A stream of its own: the scene is the same with and without a marker.
+    rng = np.random.RandomState([seed, 7])  # noqa: NPY002
+    has_class = (mask == CLASSES.index(shortcut.class_name) + 1).any()
+    where = np.zeros(mask.shape, bool)
+    if rng.random_sample() >= (shortcut.q if has_class else shortcut.leak):
+        return where
+    k = shortcut.size
+    for _ in range(200):
+        top, left = rng.randint(1, mask.shape[0] - k, 2)
+        if not mask[top : top + k, left : left + k].any():
+            where[top : top + k, left : left + k] = True
+            break
+    return where
+
+
+def _stamp(
+    image: NDArray[np.uint8], marker: NDArray[np.bool_]
+) -> NDArray[np.uint8]:
+    """Paint a magenta and white chequer where the marker is."""
+    rows, cols = np.indices(marker.shape)
+    white = (rows // 2 + cols // 2) % 2 == 0
+    chequer = np.where(white[..., None], 255, np.array([255, 0, 255]))
+    return np.where(marker[..., None], chequer, image).astype(np.uint8)
+
+
+def cache_folder() -> Path:
+    """Return the folder for generated and downloaded files.
+
+    ``EXPLAINER_CACHE`` overrides the system's cache folder.
+    """
+    return Path(
+        os.environ.get("EXPLAINER_CACHE") or pooch.os_cache("explainer")
+    )
+
+
+def _write_atomically(path: Path, **arrays: NDArray[np.generic]) -> None:
+    """Save arrays so that no other process ever sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        dir=path.parent, suffix=".tmp", delete=False
+    ) as file:
+        try:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+        except BaseException:
+            os.unlink(file.name)
+            raise
+    os.replace(file.name, path)
+
+
+class Scenes:
+    """A split of procedural scenes, generated once and cached.
+
+    Parameters
+    ----------
+    split:
+        "train", "val" or "test"; their seeds never overlap.
+    n:
+        Number of scenes; by default 4,000 for training and 500 otherwise.
+    size:
+        Height and width in pixels.
+    seed:
+        Another seed gives other scenes of the same distribution.
+    shortcut:
+        Plant a :class:`Shortcut`; ``marker(i)`` then tells its pixels.
+    """
+
+    def __init__(
+        self,
+        split: str = "test",
+        n: int | None = None,
+        *,
+        size: int = 64,
+        seed: int = 0,
+        shortcut: Shortcut | None = None,
+    ) -> None:
+        if split not in SPLITS:
+            raise ValueError(
+                f"no split {split!r} in scenes; known: {', '.join(SPLITS)}"
+            )
+        self.classes = CLASSES
+        self.split, self.size, self.seed = split, size, seed
+        self.shortcut = shortcut
+        self._n = LENGTHS[split] if n is None else n
+        # Ten million scenes a split keep the splits apart.
+        self._first_seed = 30_000_000 * seed + 10_000_000 * SPLITS[split]
+        self._images, self._masks = self._load()
+
+    def _load(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        name = f"scenes-v{VERSION}-{self.size}-{self._first_seed}-{self._n}"
+        path = cache_folder() / f"{name}.npz"
+        if not path.exists():
+            scenes = [
+                draw_scene(self._first_seed + i, self.size)
+                for i in range(self._n)
+            ]
+            images, masks = zip(*scenes, strict=True)
+            _write_atomically(
+                path, images=np.stack(images), masks=np.stack(masks)
+            )
+        with np.load(path, allow_pickle=False) as file:
+            return file["images"], file["masks"]
+
+    def __len__(self) -> int:
+        """Return the number of scenes."""
+        return self._n
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return scene ``index`` with exact labels and mask."""
+        pixels = self._images[index]
+        if self.shortcut is not None:
+            pixels = _stamp(pixels, self._marker(index))
+        mask = torch.from_numpy(self._masks[index].astype(np.int64))
+        return Sample(
+            image=torch.from_numpy(pixels).permute(2, 0, 1).float() / 255,
+            labels=labels_in(mask, len(self.classes)),
+            mask=mask,
+            name=f"{self.split}-{index:05d}",
+        )
+
+    def _marker(self, index: int) -> NDArray[np.bool_]:
+        index = range(self._n)[index]
+        assert self.shortcut is not None
+        return _marker(
+            self._first_seed + index, self._masks[index], self.shortcut
+        )
+
+    def marker(self, index: int) -> torch.Tensor:
+        """Return the marker's pixels, ``(H, W)`` bool (all False if none)."""
+        if self.shortcut is None:
+            return torch.zeros(self.size, self.size, dtype=torch.bool)
+        return torch.from_numpy(self._marker(index))

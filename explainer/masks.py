@@ -1,0 +1,151 @@
+"""From the Explainer's per-class masks S to the masks that the loss uses.
+
+Paper, section 3: with Y the set of classes present in an image,
+m is the pixel-wise maximum of s_c over c in Y (:func:`target_mask`),
+m~ = 1 - m its complement, and n the maximum over c not in Y
+(:func:`non_target_mask`), which collects false positives.
+
+Masking is a composite, ``m x + (1 - m) fill``. The paper multiplies the
+*normalised* image by m, so what is removed turns into the colour that
+normalisation maps to zero: the mean colour of ImageNet.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+
+
+def target_mask(class_masks: Tensor, labels: Tensor) -> Tensor:
+    """Return m, the pixel-wise maximum of the masks of present classes.
+
+    Parameters
+    ----------
+    class_masks:
+        S, ``(B, C, H, W)``, values in [0, 1].
+    labels:
+        ``(B, C)``, 1 for a present class and 0 for an absent one.
+
+    Returns
+    -------
+    ``(B, 1, H, W)``. The paper leaves an image with no label undefined; here
+    its mask is zero, for nothing is asked to be seen.
+    """
+    return (class_masks * labels[:, :, None, None]).amax(1, keepdim=True)
+
+
+def non_target_mask(class_masks: Tensor, labels: Tensor) -> Tensor:
+    """Return n, the pixel-wise maximum of the masks of absent classes.
+
+    Shapes as in :func:`target_mask`; zero for an image with every label.
+    """
+    return target_mask(class_masks, 1 - labels)
+
+
+def complement(mask: Tensor) -> Tensor:
+    """Return m~ = 1 - m: what the mask leaves out."""
+    return 1 - mask
+
+
+def composite(images: Tensor, masks: Tensor, fill: Tensor) -> Tensor:
+    """Keep an image where its mask is 1 and show the fill where it is 0.
+
+    ``images`` is ``(B, 3, H, W)``, ``masks`` ``(B, 1, H, W)``, and ``fill``
+    anything that broadcasts against the images.
+    """
+    return torch.lerp(fill.expand_as(images), images, masks)
+
+
+def mean_colour(classifier: object) -> Tensor:
+    """Return the colour a classifier's normalisation maps to zero.
+
+    ``(1, 3, 1, 1)``; ImageNet's mean for a module that does not tell.
+    """
+    mean = getattr(classifier, "mean", None)
+    if isinstance(mean, Tensor):
+        return mean.reshape(1, 3, 1, 1)
+    return torch.tensor(IMAGENET_MEAN).reshape(1, 3, 1, 1)
+
+
+def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
+    """Blur ``(B, C, H, W)`` with a Gaussian of ``sigma`` pixels.
+
+    The kernel reaches three sigma (less in a smaller image), the border is
+    reflected.
+    """
+    if sigma <= 0:
+        return images
+    radius = min(round(3 * sigma), *(n - 1 for n in images.shape[-2:]))
+    steps = torch.arange(-radius, radius + 1, device=images.device)
+    kernel = torch.exp(-0.5 * (steps / sigma) ** 2).to(images.dtype)
+    kernel = kernel / kernel.sum()
+    channels = images.shape[1]
+    padded = F.pad(images, (radius,) * 4, mode="reflect")
+    rows = kernel.reshape(1, 1, -1, 1).expand(channels, 1, -1, 1)
+    cols = kernel.reshape(1, 1, 1, -1).expand(channels, 1, 1, -1)
+    return F.conv2d(
+        F.conv2d(padded, rows, groups=channels), cols, groups=channels
+    )
+
+
+def _fill_mean(images: Tensor, mean: Tensor, _: object) -> Tensor:
+    return mean.to(images)
+
+
+def _fill_black(images: Tensor, mean: Tensor, _: object) -> Tensor:
+    return torch.zeros_like(mean).to(images)
+
+
+def _fill_blur(images: Tensor, mean: Tensor, _: object) -> Tensor:
+    return gaussian_blur(images, sigma=images.shape[-1] / 12)
+
+
+def _fill_noise(
+    images: Tensor, mean: Tensor, generator: torch.Generator | None
+) -> Tensor:
+    """Draw noise at three scales around one random colour per image."""
+    size = images.shape[-2:]
+    noise = 0.25 * torch.randn(
+        (len(images), 3, 1, 1), generator=generator, device=images.device
+    )
+    for cells, contrast in ((4, 0.2), (12, 0.12), (40, 0.08)):
+        coarse = contrast * torch.randn(
+            (len(images), 3, cells, cells),
+            generator=generator,
+            device=images.device,
+        )
+        noise = noise + F.interpolate(
+            coarse, size, mode="bilinear", align_corners=False
+        )
+    return (mean.to(images) + noise.to(images)).clamp(0, 1)
+
+
+FILLS: dict[
+    str, Callable[[Tensor, Tensor, torch.Generator | None], Tensor]
+] = {
+    "mean": _fill_mean,
+    "black": _fill_black,
+    "blur": _fill_blur,
+    "noise": _fill_noise,
+}
+
+
+def make_fill(
+    name: str,
+    images: Tensor,
+    classifier: object,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Return what a mask shows where it is 0.
+
+    ``name`` is "mean" (the paper's), "black", "blur" (a Gaussian, sigma a
+    twelfth of the width) or "noise" (smooth, drawn from ``generator``).
+    The result broadcasts against ``images``. Raises ValueError for another
+    name.
+    """
+    if name not in FILLS:
+        raise ValueError(f"no fill {name!r}; known: {', '.join(FILLS)}")
+    return FILLS[name](images, mean_colour(classifier), generator)
