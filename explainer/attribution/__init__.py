@@ -1,0 +1,82 @@
+"""Attribution: which pixels made the classifier say what it said?
+
+One file a method, one call shape for all::
+
+    masks = method(classifier, images, targets, generator=g, **options)
+
+``classifier`` is any module that maps images ``(B, 3, H, W)`` in [0, 1] to
+logits ``(B, C)``; ``targets`` ``(B, C)`` is 1 for the classes to explain and
+0 elsewhere; the masks are ``(B, C, H, W)`` in [0, 1], zero for the other
+classes. A method leaves the classifier (parameters, gradients, buffers, mode,
+hooks) and the global random state as it found them; what is random comes
+from ``generator``, and from a seed of its own without one. ``progress`` shows
+a bar where a method takes its time.
+
+``explainer`` and ``rtis`` need the option ``network``, the trained network;
+``ground_truth`` needs ``truth``, masks ``(B, C, H, W)``.
+"""
+
+import contextlib
+import importlib
+from collections.abc import Callable
+
+from torch import Tensor
+
+from explainer.attribution.controls import (
+    ellipse,
+    ground_truth,
+    half,
+    one,
+    zero,
+)
+from explainer.attribution.explainer import explainer
+from explainer.attribution.grad_cam import grad_cam
+from explainer.attribution.gradients import (
+    input_gradient,
+    integrated_gradients,
+)
+from explainer.attribution.rise import rise
+from explainer.attribution.rtis import rtis
+
+Method = Callable[..., Tensor]
+
+METHODS: dict[str, Method] = {
+    "explainer": explainer,
+    "grad_cam": grad_cam,
+    "rise": rise,
+    "rtis": rtis,
+    "zero": zero,
+    "half": half,
+    "one": one,
+    "ellipse": ellipse,
+    "ground_truth": ground_truth,
+    "input_gradient": input_gradient,
+    "integrated_gradients": integrated_gradients,
+}
+"""Every method by name: the paper's six, the controls, two more."""
+
+PAPER_METHODS = (
+    "explainer",
+    "grad_cam",
+    "rise",
+    "extremal_perturbation",
+    "igos",
+    "rtis",
+)
+"""The methods that the paper compares, in the order of its tables."""
+
+
+for _name in ("extremal_perturbation", "igos"):  # until both are there
+    with contextlib.suppress(ImportError, AttributeError):
+        METHODS[_name] = getattr(
+            importlib.import_module(f"{__name__}.{_name}"), _name
+        )
+
+
+def get_method(name: str) -> Method:
+    """Return a method by its name; ValueError lists the known ones."""
+    if name not in METHODS:
+        raise ValueError(
+            f"no attribution method {name!r}; known: {', '.join(METHODS)}"
+        )
+    return METHODS[name]

@@ -1,0 +1,58 @@
+"""What several attribution methods share."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Hold a network in eval mode, without gradients to its parameters.
+
+    On leaving, also by an exception, every module gets back the mode it was
+    in and every parameter its ``requires_grad``. Gradients to the input
+    still flow.
+    """
+    modes = [(module, module.training) for module in network.modules()]
+    flags = [(p, p.requires_grad) for p in network.parameters()]
+    try:
+        # Module by module: eval() may be overridden, and its way back,
+        # train(), would wake modules that were asleep before.
+        for module, _ in modes:
+            module.training = False
+        for parameter, _ in flags:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
+def seeded(generator: torch.Generator | None) -> torch.Generator:
+    """Return the generator, or a fresh one of seed 0 on the CPU.
+
+    So a method never draws from the global random state. Draw on the
+    generator's own device and move the result: then the same CPU generator
+    gives the same numbers whatever device the images are on.
+    """
+    return generator or torch.Generator().manual_seed(0)
+
+
+def occurring(targets: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Yield each class of targets ``(B, C)`` with the rows that have it."""
+    for c in targets.any(0).nonzero().flatten().tolist():
+        yield c, targets[:, c].nonzero().flatten()
+
+
+def min_max(maps: Tensor) -> Tensor:
+    """Scale every map of ``(..., H, W)`` to [0, 1] by its own range.
+
+    A constant map says nothing about where, and becomes zero.
+    """
+    low = maps.amin((-2, -1), keepdim=True)
+    span = maps.amax((-2, -1), keepdim=True) - low
+    return (maps - low) / torch.where(span > 0, span, 1)

@@ -1,0 +1,39 @@
+"""The Explainer: a trained network answers in one forward pass."""
+
+import torch
+from torch import Tensor, nn
+
+from explainer.attribution._common import evaluating
+
+
+def explainer(
+    classifier: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    network: nn.Module,
+    generator: torch.Generator | None = None,
+    progress: bool = False,
+) -> Tensor:
+    """Return the Explainer's masks of the target classes.
+
+    S = sigmoid(E(x)) (Stalder et al., NeurIPS 2022, section 3), set to zero
+    for the classes that are not asked for. The classifier was needed for
+    training only.
+
+    Parameters
+    ----------
+    classifier, generator, progress:
+        Not used; part of the call shape that all methods share.
+    images, targets:
+        ``(B, 3, H, W)`` in [0, 1] and ``(B, C)``, 1 for an asked class.
+    network:
+        E, maps images to class logits ``(B, C, H, W)``.
+
+    Returns
+    -------
+    Masks ``(B, C, H, W)`` in [0, 1].
+    """
+    with evaluating(network), torch.no_grad():
+        class_masks: Tensor = network(images).sigmoid()
+    return class_masks * targets[:, :, None, None]

@@ -1,0 +1,101 @@
+"""Two gradient methods for orientation; the paper does not compare them.
+
+Both ask how the logit of a class changes with the colour of a pixel, and
+both are captum's; :func:`_heat` turns their answer into a mask.
+"""
+
+import torch
+from captum.attr import IntegratedGradients, Saliency
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from explainer.attribution._common import evaluating, min_max, occurring
+from explainer.masks import mean_colour
+
+
+def _heat(attributions: Tensor) -> Tensor:
+    """Sum ``(B, 3, H, W)`` absolutely over colours, scale each to [0, 1]."""
+    return min_max(attributions.detach().abs().sum(1))
+
+
+def input_gradient(
+    classifier: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    generator: torch.Generator | None = None,
+    progress: bool = False,
+) -> Tensor:
+    """Return |dy_c / dx|, summed over colours and scaled to [0, 1].
+
+    y_c is the logit of a target class (Simonyan et al., *Deep inside
+    convolutional networks*, 2013, section 3). Departure: they take the
+    largest of the three colours, here it is their sum.
+
+    ``images`` is ``(B, 3, H, W)`` in [0, 1], ``targets`` ``(B, C)`` with 1
+    for an asked class; the masks are ``(B, C, H, W)``. ``generator`` and
+    ``progress`` are not used; they are part of the common call shape.
+    """
+    masks = images.new_zeros(*targets.shape, *images.shape[-2:])
+    with evaluating(classifier), torch.enable_grad():
+        saliency = Saliency(classifier)
+        for c, rows in occurring(targets):
+            inputs = images[rows].detach().requires_grad_()
+            masks[rows, c] = _heat(saliency.attribute(inputs, target=c))
+    return masks
+
+
+def integrated_gradients(
+    classifier: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    n_steps: int = 50,
+    batch_size: int = 64,
+    generator: torch.Generator | None = None,
+    progress: bool = False,
+) -> Tensor:
+    """Return integrated gradients, summed over colours, scaled to [0, 1].
+
+    (x - x') times the mean of dy_c / dx along the straight line from a
+    baseline x' to the image x (Sundararajan et al., *Axiomatic attribution
+    for deep networks*, ICML 2017, eq. 1), its absolute value summed over
+    colours. The baseline is the classifier's mean colour, what the masks of
+    this package show where they are 0; theirs is black.
+
+    Parameters
+    ----------
+    classifier:
+        Maps images to logits ``(B, C)``.
+    images, targets:
+        ``(B, 3, H, W)`` in [0, 1] and ``(B, C)``, 1 for an asked class.
+    n_steps:
+        Points on the line, at Gauss-Legendre nodes.
+    batch_size:
+        Images the classifier sees at once: bounds memory, changes nothing
+        else.
+    generator:
+        Not used; part of the call shape that all methods share.
+    progress:
+        Show a bar, a step a class.
+
+    Returns
+    -------
+    Masks ``(B, C, H, W)`` in [0, 1].
+    """
+    masks = images.new_zeros(*targets.shape, *images.shape[-2:])
+    baseline = mean_colour(classifier).to(images)
+    with evaluating(classifier), torch.enable_grad():
+        integrated = IntegratedGradients(classifier)
+        for c, rows in tqdm(list(occurring(targets)), disable=not progress):
+            inputs = images[rows].detach()
+            attributions = integrated.attribute(
+                inputs,
+                baselines=baseline.expand_as(inputs),
+                target=c,
+                n_steps=n_steps,
+                # Captum takes at least one point of every image at a time.
+                internal_batch_size=max(batch_size, len(rows)),
+            )
+            masks[rows, c] = _heat(attributions)
+    return masks
