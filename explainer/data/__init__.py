@@ -1,0 +1,38 @@
+"""Datasets: what they yield, the built-in ones, and how to load one."""
+
+from explainer.data.base import (
+    VOID,
+    Batch,
+    DataError,
+    LabelledImages,
+    Sample,
+    collate,
+    labels_in,
+)
+from explainer.data.photos import Photos, load_photo
+from explainer.data.registry import DATASETS, First, all_labels, load_data
+from explainer.data.scenes import Scenes, Shortcut
+from explainer.data.transforms import flip
+from explainer.data.voc import ANIMALS, VOC, VOC_CLASSES
+
+__all__ = [
+    "ANIMALS",
+    "DATASETS",
+    "VOC",
+    "VOC_CLASSES",
+    "VOID",
+    "Batch",
+    "DataError",
+    "First",
+    "LabelledImages",
+    "Photos",
+    "Sample",
+    "Scenes",
+    "Shortcut",
+    "all_labels",
+    "collate",
+    "flip",
+    "labels_in",
+    "load_data",
+    "load_photo",
+]

