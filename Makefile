@@ -1,0 +1,91 @@
+# Everything a reader or contributor runs. `make` alone lists it.
+# Kept to what GNU make 3.81, the one macOS ships, understands.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+# The kernel that runs the chapters is always the one of .venv.
+export JUPYTER_PREFER_ENV_PATH = 1
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+PACKAGE := $(shell find explainer -type f ! -path '*/__pycache__/*' \
+	! -name '.*')
+CHAPTERS := $(wildcard book/*.ipynb)
+SOURCES := $(PACKAGE) pyproject.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help book serve links test lint chapters benchmark set-repository \
+	clean
+
+help:  ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' \
+		$(firstword $(MAKEFILE_LIST))
+
+# --- the two commands --------------------------------------------------
+
+book: .venv/.book _build/.sources  ## Run the chapters and build the HTML
+	$(BIN)/jupyter-book build . --all -W -n --keep-going
+
+test: lint  ## Run the linters, the unit tests and every chapter
+	$(BIN)/python -m pytest tests --benchmark-disable --durations 10
+	$(MAKE) chapters
+
+# --- what they are made of ---------------------------------------------
+
+lint: .venv/.test  ## Run ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+chapters: .venv/.test _build/.chapters  ## Run every chapter as a test
+	@echo "Every chapter of _toc.yml has run without error."
+
+# Not repeated until a chapter, the package or this environment changes.
+_build/.chapters: $(CHAPTERS) $(SOURCES) _toc.yml .venv/.test
+	chapters=$$($(BIN)/python tools/chapters.py) && \
+	$(BIN)/python -m pytest --nbval-lax --nbval-current-env \
+		--nbval-cell-timeout 120 --durations 20 $$chapters
+	@mkdir -p _build && touch $@
+
+# Executed chapters are cached by their own text only, so whatever else
+# can change their figures empties the cache.
+_build/.sources: $(SOURCES)
+	rm -rf _build/.jupyter_cache
+	@mkdir -p _build && touch $@
+
+# [test] contains [book].
+.venv/.test: pyproject.toml
+	$(call install,test)
+	@touch .venv/.book $@
+
+.venv/.book: pyproject.toml
+	$(call install,book)
+	@touch $@
+
+define install
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	echo "Python 3.10 or newer is needed and '$(PYTHON)' is not;" \
+		"name one that is: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; \
+	exit 1; }
+test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+$(BIN)/pip install --quiet --editable '.[$(1)]'
+endef
+
+# --- now and then ------------------------------------------------------
+
+serve: book  ## Build the book and show it at http://localhost:8000
+	$(BIN)/python -m http.server 8000 --bind 127.0.0.1 \
+		--directory _build/html
+
+links: .venv/.book _build/.sources  ## Ask every link of the book
+	$(BIN)/jupyter-book build . --builder linkcheck
+
+benchmark: .venv/.test  ## Time the package against bare networks
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-only
+
+set-repository:  ## Point every link at URL=https://github.com/you/repo
+	@$(PYTHON) tools/set_repository.py '$(URL)'
+
+clean:  ## Remove what was built; .venv stays
+	rm -rf _build .benchmarks .hypothesis .mypy_cache .pytest_cache \
+		.ruff_cache

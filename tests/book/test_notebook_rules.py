@@ -1,0 +1,114 @@
+"""Every chapter keeps to the rules, and the rules can fail."""
+
+import copy
+import json
+
+import pytest
+
+from chapters import ROOT, chapters, pages
+from notebook_rules import broken_rules
+from set_repository import current, install_cell
+
+NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
+INSTALL = install_cell("me/book", "1.0")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_chapter_keeps_to_the_rules(path):
+    text = path.read_text(encoding="utf-8")
+
+    assert broken_rules(text, install_cell(*current())) == []
+
+
+def test_toc_names_every_page_once():
+    written = NOTEBOOKS + sorted((ROOT / "book").glob("*.md"))
+
+    assert sorted(pages()) == sorted(written)
+    assert len(chapters()) == len(NOTEBOOKS) > 0
+
+
+def test_no_photograph_is_published():
+    # VOC's photographs are JPEGs; every picture of ours is PNG or SVG.
+    suffixes = {path.suffix.lower() for path in (ROOT / "book").rglob("*")}
+
+    assert not suffixes & {".jpg", ".jpeg"}
+
+
+def markdown(name, source):
+    return {
+        "cell_type": "markdown",
+        "id": name,
+        "metadata": {},
+        "source": source.splitlines(keepends=True),
+    }
+
+
+def code(name, source):
+    return {
+        "cell_type": "code",
+        "execution_count": None,
+        "id": name,
+        "metadata": {},
+        "outputs": [],
+        "source": source.splitlines(keepends=True),
+    }
+
+
+GOOD = {
+    "cells": [
+        markdown("title", "# Masks\n\n**Where does it look?**"),
+        code("install", INSTALL),
+        markdown("one", "## One\n\n### Two\n\n![A cat](_static/cat.png)"),
+        code("preset", 'PRESET = "scenes"'),
+        code("check", "assert 1 + 1 == 2"),
+        markdown("summary", "## Summary\n\nIt looks there."),
+        markdown("exercises", "## Exercises\n\n1. Where else?"),
+    ],
+    "metadata": {"kernelspec": {"name": "python3"}},
+    "nbformat": 4,
+    "nbformat_minor": 5,
+}
+
+
+def dump(notebook):
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+
+
+def test_a_good_notebook_breaks_no_rule():
+    assert broken_rules(dump(GOOD), INSTALL) == []
+
+
+@pytest.mark.parametrize(
+    ("cell", "field", "value", "complaint"),
+    [
+        (0, "source", ["# Masks"], "question in bold"),
+        (0, "source", ["**Where does it look?**"], "exactly one title"),
+        (0, "id", "install", "the same one"),
+        (0, "attachments", {"a.png": {}}, "attached to cell 0"),
+        (1, "source", ["%pip install explainer-book"], "install cell"),
+        (1, "execution_count", 3, "stored in cell 1"),
+        (1, "outputs", [{"output_type": "stream"}], "stored in cell 1"),
+        (2, "source", ["### Two"], "skips a level"),
+        (2, "source", ["![](cat.png)"], "without a description"),
+        (2, "source", ["![A](data:image/png;base64,AA)"], "embedded"),
+        (3, "source", ['PRESET = "voc2007"'], "sets PRESET"),
+        (4, "source", ["print(1)"], "asserts nothing"),
+        (4, "source", ["!pip install x\n", "assert 1"], "shell command"),
+        (5, "source", ["## Conclusion"], "close with"),
+        (6, "source", ["Nothing to do."], "close with"),
+    ],
+)
+def test_a_broken_rule_is_named(cell, field, value, complaint):
+    notebook = copy.deepcopy(GOOD)
+    notebook["cells"][cell][field] = value
+
+    broken = broken_rules(dump(notebook), INSTALL)
+
+    assert [sentence for sentence in broken if complaint in sentence]
+
+
+def test_file_layout_and_kernel_are_checked():
+    other_kernel = {**GOOD, "metadata": {"kernelspec": {"name": "conda"}}}
+
+    assert "indent 1" in broken_rules(json.dumps(GOOD), INSTALL)[0]
+    assert "python3" in broken_rules(dump(other_kernel), INSTALL)[0]

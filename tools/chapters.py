@@ -1,0 +1,56 @@
+"""Print the notebooks that ``_toc.yml`` names, one a line, in its order.
+
+Run from anywhere: ``python tools/chapters.py``.
+"""
+
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pages(root: Path = ROOT) -> list[Path]:
+    """Every page of ``_toc.yml`` in reading order, as a path.
+
+    Raises FileNotFoundError, naming the page, if there is none.
+    """
+    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
+    return [_page(root, name) for name in _names(toc)]
+
+
+def chapters(root: Path = ROOT) -> list[Path]:
+    """The pages that are notebooks."""
+    return [page for page in pages(root) if page.suffix == ".ipynb"]
+
+
+def _names(entry: dict) -> list[str]:
+    """Names under an entry of the table of contents, its own first."""
+    own = [entry[key] for key in ("root", "file") if key in entry]
+    below = [
+        name
+        for key in ("parts", "chapters", "sections")
+        for child in entry.get(key, [])
+        for name in _names(child)
+    ]
+    return own + below
+
+
+def _page(root: Path, name: str) -> Path:
+    for suffix in (".ipynb", ".md"):
+        page = root / (name + suffix)
+        if page.is_file():
+            return page
+    raise FileNotFoundError(
+        f"_toc.yml names {name}, but there is no {name}.ipynb or {name}.md"
+    )
+
+
+if __name__ == "__main__":
+    try:
+        found = chapters()
+    except FileNotFoundError as error:
+        sys.exit(str(error))
+    for chapter in found:
+        print(chapter.relative_to(ROOT).as_posix())

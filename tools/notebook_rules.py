@@ -1,0 +1,92 @@
+"""What every chapter keeps to, so that all of them read and run alike.
+
+:func:`broken_rules` returns a sentence for each rule that a notebook
+breaks; ``tests/book`` applies it to every chapter and CONTRIBUTING.md
+lists the rules for people.
+"""
+
+import json
+import re
+from itertools import pairwise
+
+
+def broken_rules(text: str, install_cell: str) -> list[str]:
+    """Sentences on what is wrong with the notebook file ``text``.
+
+    ``install_cell`` is what the first code cell has to be.
+    """
+    notebook = json.loads(text)
+    cells = notebook["cells"]
+    prose = [_source(c) for c in cells if c["cell_type"] == "markdown"]
+    code = [_source(c) for c in cells if c["cell_type"] == "code"]
+    return [
+        *_file_rules(text, notebook),
+        *_prose_rules(cells, prose),
+        *_code_rules(code, install_cell),
+    ]
+
+
+def _source(cell: dict) -> str:
+    return "".join(cell["source"])
+
+
+def _file_rules(text: str, notebook: dict) -> list[str]:
+    broken = []
+    tidy = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+    if text != tidy:
+        broken.append("is not JSON of indent 1 that ends in one newline")
+    if notebook["metadata"].get("kernelspec", {}).get("name") != "python3":
+        broken.append("does not name the kernel python3")
+    cells = notebook["cells"]
+    if len({cell.get("id") for cell in cells}) < len(cells):
+        broken.append("has cells without an id, or with the same one")
+    for number, cell in enumerate(cells):
+        if cell.get("outputs") or cell.get("execution_count") is not None:
+            broken.append(f"has outputs stored in cell {number}")
+        if cell.get("attachments"):
+            broken.append(f"has a file attached to cell {number}")
+    return broken
+
+
+def _prose_rules(cells: list[dict], prose: list[str]) -> list[str]:
+    broken = []
+    opening = _source(cells[0]) if cells else ""
+    if not re.match(r"# \S.*\n[\s\S]*\*\*[^*]+\?\*\*", opening):
+        broken.append("does not open with a title and a question in bold")
+    headings = [
+        (len(hashes), title.strip())
+        for cell in prose
+        for hashes, title in re.findall(r"^(#+) (.+)$", cell, re.MULTILINE)
+    ]
+    sections = [title for level, title in headings if level == 2]
+    if sections[-2:] != ["Summary", "Exercises"]:
+        broken.append("does not close with ## Summary and ## Exercises")
+    levels = [level for level, _ in headings]
+    if levels.count(1) != 1:
+        broken.append("does not have exactly one title")
+    if any(below > above + 1 for above, below in pairwise(levels)):
+        broken.append("skips a level in its headings")
+    for cell in prose:
+        if "data:image" in cell:
+            broken.append("has a picture embedded in its text")
+        if re.search(r"!\[\s*\]\(", cell):
+            broken.append("has a picture without a description")
+    return broken
+
+
+def _code_rules(code: list[str], install_cell: str) -> list[str]:
+    broken = []
+    if not code or code[0] != install_cell:
+        broken.append(
+            "does not start its code with the install cell of "
+            "tools/set_repository.py"
+        )
+    rest = "\n".join(code[1:])
+    if re.search(r"^\s*[!%]", rest, re.MULTILINE):
+        broken.append("has a shell command or a magic after that cell")
+    if not re.search(r"^\s*assert ", rest, re.MULTILINE):
+        broken.append("asserts nothing")
+    presets = re.findall(r"^PRESET\b.*$", rest, re.MULTILINE)
+    if presets not in ([], ['PRESET = "scenes"']):
+        broken.append('sets PRESET by another line than PRESET = "scenes"')
+    return broken

@@ -1,0 +1,140 @@
+"""Point every link of this project at its repository on GitHub.
+
+``make set-repository URL=https://github.com/you/repo`` runs this. The URL
+stands in ``pyproject.toml``; the book's configuration, the chapters'
+install cells, the Colab links and the citation follow from it, and so
+does the version that the install cells ask for. Only the standard
+library is needed, so it runs before anything is installed.
+"""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+INSTALL_CELL = """\
+import sys
+from importlib.metadata import version
+
+if "google.colab" in sys.modules:  # keep Colab's own torch and NumPy
+    kept = [f"{p}=={version(p)}" for p in ("torch", "torchvision", "numpy")]
+    source = "git+https://github.com/SLUG@vVERSION"
+    %pip install -q "explainer-book @ {source}" {" ".join(kept)}"""
+"""The first code cell of every chapter, before its names are filled in."""
+
+GITHUB_URL = re.compile(
+    r"https://github\.com/(?P<slug>[A-Za-z0-9][A-Za-z0-9-]*/[\w.-]+?)"
+    r"(?:\.git)?/?",
+    re.ASCII,
+)
+
+
+def slug_of(url: str) -> str:
+    """``owner/name`` of a GitHub URL; ValueError for anything else."""
+    match = GITHUB_URL.fullmatch(url)
+    if match is None:
+        raise ValueError(
+            f"{url!r} is not the address of a GitHub repository; "
+            "it looks like https://github.com/you/repo"
+        )
+    return match["slug"]
+
+
+def current(root: Path = ROOT) -> tuple[str, str]:
+    """``owner/name`` and version, as ``pyproject.toml`` states them."""
+    project = (root / "pyproject.toml").read_text(encoding="utf-8")
+    url = re.search(r'^Repository = "(.+)"$', project, re.MULTILINE)
+    version = re.search(r'^version = "(.+)"$', project, re.MULTILINE)
+    if url is None or version is None:
+        raise ValueError(
+            "pyproject.toml has no line 'Repository = \"...\"' "
+            "or no line 'version = \"...\"'"
+        )
+    return slug_of(url[1]), version[1]
+
+
+def install_cell(slug: str, version: str) -> str:
+    """Source of the cell that installs this package on Colab."""
+    cell = INSTALL_CELL.replace("SLUG", slug)
+    return cell.replace("VERSION", version)
+
+
+def linked_files(root: Path = ROOT) -> list[Path]:
+    """Every file that may mention the repository, pyproject.toml last.
+
+    Last, because an interrupted run then still finds the old address in
+    it and can be repeated.
+    """
+    names = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff")
+    files = [root / "_config.yml", *(root / name for name in names)]
+    files += sorted((root / "book").glob("*.md"))
+    files += sorted((root / "book").glob("*.ipynb"))
+    return [path for path in files if path.exists()] + [
+        root / "pyproject.toml"
+    ]
+
+
+def relink(text: str, old: str, new: str, version: str) -> str:
+    """``text`` with links to ``old`` led to ``new``, else untouched.
+
+    Notebooks are treated as plain text too, which keeps their layout.
+    """
+    end = r"(?![\w-]|\.(?!git\b)\w)"
+    text = re.sub(
+        rf"(github\.com/|/github/){re.escape(old)}{end}",
+        lambda match: match[1] + new,
+        text,
+    )
+    text = re.sub(
+        re.escape(_pages(old)) + end, lambda match: _pages(new), text
+    )
+    return re.sub(
+        rf"(git\+https://github\.com/{re.escape(new)})@v[\w.]+",
+        lambda match: f"{match[1]}@v{version}",
+        text,
+    )
+
+
+def _pages(slug: str) -> str:
+    """Where GitHub Pages publishes a repository."""
+    owner, name = slug.split("/")
+    return f"https://{owner.lower()}.github.io/{name}"
+
+
+def set_repository(url: str, root: Path = ROOT) -> list[Path]:
+    """Rewrite every link and return the files that changed.
+
+    Each file is replaced in one step, so none is ever half-written.
+    """
+    new = slug_of(url)
+    old, version = current(root)
+    changed = []
+    for path in linked_files(root):
+        before = path.read_bytes().decode("utf-8")
+        after = relink(before, old, new, version)
+        if after != before:
+            draft = path.with_name(path.name + ".new")
+            draft.write_bytes(after.encode("utf-8"))
+            os.replace(draft, path)
+            changed.append(path)
+    return changed
+
+
+def main(url: str) -> None:
+    if not url:
+        sys.exit("Name the repository: make set-repository URL=https://...")
+    try:
+        changed = set_repository(url)
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))
+    for path in changed:
+        print(path.relative_to(ROOT).as_posix())
+    slug, version = current()
+    print(f"{len(changed)} files changed; every link leads to {slug}.")
+    print(f"On Colab the chapters install v{version}: push that tag.")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "")
