@@ -13,7 +13,7 @@ from explainer.classifiers import probabilities
 from explainer.masks import composite, mean_colour
 
 
-def smooth_masks(
+def shifted_masks(
     grids: Tensor, shifts: Tensor, height: int, width: int
 ) -> Tensor:
     """Return masks ``(N, 1, H, W)`` from grids ``(N, h, w)``.
@@ -113,7 +113,7 @@ def rise(
             range(0, n_masks, batch_size), disable=not progress
         ):
             step = slice(start, start + batch_size)
-            masks = smooth_masks(grids[step], shifts[step], height, width)
+            masks = shifted_masks(grids[step], shifts[step], height, width)
             for i, image in enumerate(images):
                 views = image.expand(len(masks), -1, -1, -1)
                 f = classifier(composite(views, masks, fill))
