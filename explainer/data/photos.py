@@ -18,7 +18,7 @@ from explainer.data.transforms import (
     to_tensor,
 )
 
-FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".mpo", ".png", ".gif", ".webp"),
     *(".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"),

@@ -78,7 +78,7 @@ def _scenes(
             f"scenes has the classes {', '.join(SCENE_CLASSES)}, "
             f"not {', '.join(classes)}; leave classes out"
         )
-    return Scenes(split, size=size or 64)
+    return Scenes(split, size=64 if size is None else size)
 
 
 def _voc(
@@ -94,8 +94,8 @@ def _voc(
         root,
         split,
         year=year,
-        classes=classes or VOC_CLASSES,
-        size=size or 224,
+        classes=VOC_CLASSES if classes is None else classes,
+        size=224 if size is None else size,
         download=download,
     )
 
