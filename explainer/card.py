@@ -4,14 +4,26 @@ Every checkpoint and every results table carries a card. It names nothing
 private: no host, no user, no path.
 """
 
+import hashlib
 import os
 import platform
 import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import fields, is_dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor, nn
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 
 def _version(distribution: str) -> str:
@@ -97,3 +109,91 @@ def environment() -> dict[str, object]:
         "commit": commit(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def command_line() -> str:
+    """Return the command that is running, without the folders in it.
+
+    Of every absolute path, also behind ``--option=``, only the last part
+    is left.
+    """
+
+    def bare(argument: str) -> str:
+        option, equals, value = argument.rpartition("=")
+        if not Path(value).expanduser().is_absolute():
+            return argument
+        return f"{option}{equals}{Path(value).name}"
+
+    return " ".join([Path(sys.argv[0]).name, *map(bare, sys.argv[1:])])
+
+
+def weights_hash(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of a state dict: names, shapes, types and values."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)};".encode())
+        values = tensor.detach().cpu().contiguous()
+        digest.update(values.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def describe(value: object) -> Any:
+    """Return an option as JSON can hold it, so that a card can name it.
+
+    A network is named by its type and the hash of its weights, a tensor by
+    its hash, a function by its name, a dataclass by its fields. Raises
+    TypeError for what has no lasting name.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, nn.Module):
+        return {
+            "type": type(value).__name__,
+            "weights": weights_hash(value.state_dict()),
+        }
+    if isinstance(value, Tensor):
+        return {"tensor": weights_hash({"": value})}
+    if isinstance(value, Mapping):
+        return {str(k): describe(v) for k, v in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {
+            f.name: describe(getattr(value, f.name)) for f in fields(value)
+        }
+    if isinstance(value, Sequence):
+        return [describe(v) for v in value]
+    name = getattr(value, "__qualname__", None)
+    if name is None:
+        raise TypeError(f"{value!r} cannot be described in a card")
+    return name
+
+
+def reset_peak_memory() -> None:
+    """Start a new measurement for :func:`peak_memory_mb`."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    # Not Linux: the peak stays that of the process since its start.
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_mb() -> dict[str, float]:
+    """Return the most memory held since the reset, in MB (10^6 bytes).
+
+    ``memory_mb`` is that of the whole process, PyTorch included (since the
+    process's start where the system cannot reset it); ``gpu_memory_mb``,
+    with a GPU, what PyTorch's tensors took there.
+    """
+    peak = {}
+    try:
+        status = Path("/proc/self/status").read_text()
+        peak["memory_mb"] = (
+            int(status.split("VmHWM:")[1].split()[0]) * 1.024e-3
+        )
+    except (OSError, IndexError):
+        if resource is not None:
+            most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            unit = 1 if sys.platform == "darwin" else 1024
+            peak["memory_mb"] = most * unit / 1e6
+    if torch.cuda.is_available():
+        peak["gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 1e6
+    return peak

@@ -2,10 +2,12 @@ import getpass
 import json
 import platform
 import subprocess
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import pytest
+import torch
 
 from explainer import card
 
@@ -79,3 +81,71 @@ def test_commit_outside_of_a_repository_of_its_own(
 def test_commit_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert card.commit() == "unknown"
+
+
+def test_command_line_without_folders(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        "sys.argv",
+        ["/home/me/bin/explainer", "evaluate", "--root", "/home/me/data",
+         "--out=/home/me/results/a.json", "--json", "here/b.json", "~/c"],
+    )  # fmt: skip
+    assert card.command_line() == (
+        "explainer evaluate --root data --out=a.json --json here/b.json c"
+    )
+
+
+def test_weights_hash_knows_names_types_and_values() -> None:
+    base = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(1)}
+    others = [
+        {
+            "a": base["a"].clone().index_fill_(0, torch.tensor(0), 7.0),
+            **{"b": base["b"]},
+        },
+        {"c": base["a"], "b": base["b"]},
+        {"a": base["a"].T.contiguous(), "b": base["b"]},
+        {"a": base["a"].double(), "b": base["b"]},
+    ]
+    hashes = {card.weights_hash(state) for state in [base, *others]}
+    assert len(hashes) == 5
+    again = {k: v.clone() for k, v in base.items()}
+    assert card.weights_hash(again) == card.weights_hash(base)
+
+
+@dataclass
+class Point:
+    x: int
+    where: tuple[str, ...]
+
+
+def test_describe_is_json_and_stays_itself() -> None:
+    network = torch.nn.Linear(2, 1)
+    options = {
+        "n": 3,
+        "areas": (0.1, 0.2),
+        "point": Point(1, ("a",)),
+        "network": network,
+        "mask": torch.ones(2),
+        "how": max,
+        "nothing": None,
+    }
+    made = card.describe(options)
+    assert json.loads(json.dumps(made)) == made
+    assert made["areas"] == [0.1, 0.2]
+    assert made["point"] == {"x": 1, "where": ["a"]}
+    assert made["network"]["type"] == "Linear"
+    assert made["how"] == "max"
+    with torch.no_grad():
+        network.weight += 1
+    assert card.describe(network) != made["network"]
+    with pytest.raises(TypeError, match="cannot be described"):
+        card.describe(object())
+
+
+def test_peak_memory_grows_with_what_is_held() -> None:
+    card.reset_peak_memory()
+    before = card.peak_memory_mb()["memory_mb"]
+    held = torch.ones(25_000_000)  # 100 MB
+    assert card.peak_memory_mb()["memory_mb"] > before + 50
+    assert held.sum() > 0

@@ -1,0 +1,69 @@
+"""An append-only file of JSON lines that survives being killed."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+
+class RowsError(Exception):
+    """A file of rows that cannot be continued; the message names it."""
+
+
+def _strict(value: object) -> object:
+    """Replace NaN, which JSON does not know, by null."""
+    if isinstance(value, float) and value != value:
+        return None
+    if isinstance(value, Mapping):
+        return {k: _strict(v) for k, v in value.items()}
+    return value
+
+
+class RowFile:
+    """Rows on disk, one JSON object a line, and in ``rows``.
+
+    A line counts once its line break is written: opening the file cuts off
+    whatever a killed process left behind the last one.
+
+    Raises
+    ------
+    RowsError
+        When a whole line is no JSON object: the file is damaged or of
+        another kind, and nothing in it is touched.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        content = path.read_bytes() if path.exists() else b""
+        end = content.rfind(b"\n") + 1
+        lines = content[:end].splitlines()
+        self.rows = [self._parse(line, i + 1) for i, line in enumerate(lines)]
+        if end == 0 and content[:1] not in (b"", b"{"):
+            raise RowsError(f"{path} holds no rows; choose another file")
+        if end < len(content):
+            os.truncate(path, end)
+
+    def _parse(self, line: bytes, number: int) -> Row:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            raise RowsError(
+                f"line {number} of {self.path} is damaged; delete that line "
+                "and it will be computed again, or delete the file"
+            )
+        return row
+
+    def append(self, rows: Iterable[Mapping[str, object]]) -> None:
+        """Write rows through to the disk; NaN becomes null."""
+        lines = [json.dumps(_strict(row), allow_nan=False) for row in rows]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
+            file.flush()
+            os.fsync(file.fileno())
+        self.rows += map(json.loads, lines)
