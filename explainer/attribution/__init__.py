@@ -16,8 +16,6 @@ a bar where a method takes its time.
 ``ground_truth`` needs ``truth``, masks ``(B, C, H, W)``.
 """
 
-import contextlib
-import importlib
 from collections.abc import Callable
 
 from torch import Tensor
@@ -30,11 +28,13 @@ from explainer.attribution.controls import (
     zero,
 )
 from explainer.attribution.explainer import explainer
+from explainer.attribution.extremal_perturbation import extremal_perturbation
 from explainer.attribution.grad_cam import grad_cam
 from explainer.attribution.gradients import (
     input_gradient,
     integrated_gradients,
 )
+from explainer.attribution.igos import igos
 from explainer.attribution.rise import rise
 from explainer.attribution.rtis import rtis
 
@@ -44,6 +44,8 @@ METHODS: dict[str, Method] = {
     "explainer": explainer,
     "grad_cam": grad_cam,
     "rise": rise,
+    "extremal_perturbation": extremal_perturbation,
+    "igos": igos,
     "rtis": rtis,
     "zero": zero,
     "half": half,
@@ -64,13 +66,6 @@ PAPER_METHODS = (
     "rtis",
 )
 """The methods that the paper compares, in the order of its tables."""
-
-
-for _name in ("extremal_perturbation", "igos"):  # until both are there
-    with contextlib.suppress(ImportError, AttributeError):
-        METHODS[_name] = getattr(
-            importlib.import_module(f"{__name__}.{_name}"), _name
-        )
 
 
 def get_method(name: str) -> Method:

@@ -80,7 +80,7 @@ def grad_cam(
     Where their map is constant (0 / 0), ours is zero.
     """
     masks = images.new_zeros(*targets.shape, *images.shape[-2:])
-    with evaluating(classifier), torch.enable_grad():
+    with evaluating(classifier):
         cam = LayerGradCam(classifier, cam_layer(classifier, layer))
         for c, rows in occurring(targets):
             # The parameters are frozen, so the layer's output has a graph

@@ -37,7 +37,7 @@ def input_gradient(
     ``progress`` are not used; they are part of the common call shape.
     """
     masks = images.new_zeros(*targets.shape, *images.shape[-2:])
-    with evaluating(classifier), torch.enable_grad():
+    with evaluating(classifier):
         saliency = Saliency(classifier)
         for c, rows in occurring(targets):
             inputs = images[rows].detach().requires_grad_()
@@ -85,7 +85,7 @@ def integrated_gradients(
     """
     masks = images.new_zeros(*targets.shape, *images.shape[-2:])
     baseline = mean_colour(classifier).to(images)
-    with evaluating(classifier), torch.enable_grad():
+    with evaluating(classifier):
         integrated = IntegratedGradients(classifier)
         for c, rows in tqdm(list(occurring(targets)), disable=not progress):
             inputs = images[rows].detach()

@@ -45,7 +45,10 @@ def test_masks_by_hand():
     masks = shifted_masks(grids, shifts, 4, 4)
     assert masks.shape == (2, 1, 4, 4)
     rows = torch.tensor([[0, 0, 1, 2], [0, 1, 2, 3]]) / 3
-    torch.testing.assert_close(masks, rows[:, None, None].expand(2, 1, 4, 4))
+    rows = rows[:, None, None].expand(2, 1, 4, 4)
+    torch.testing.assert_close(masks, rows)
+    turned = shifted_masks(grids.mT, shifts.flip(1), 4, 4)
+    torch.testing.assert_close(turned, rows.mT)
 
 
 def test_a_shift_down_moves_the_mask_up():
