@@ -44,7 +44,8 @@ chapters: .venv/.test _build/.chapters  ## Run every chapter as a test
 _build/.chapters: $(CHAPTERS) $(SOURCES) _toc.yml .venv/.test
 	chapters=$$($(BIN)/python tools/chapters.py) && \
 	$(BIN)/python -m pytest --nbval-lax --nbval-current-env \
-		--nbval-cell-timeout 120 --durations 20 $$chapters
+		--nbval-cell-timeout 300 --nbval-kernel-startup-timeout 300 \
+		--durations 20 $$chapters
 	@mkdir -p _build && touch $@
 
 # Executed chapters are cached by their own text only, so whatever else
@@ -69,6 +70,9 @@ define install
 	exit 1; }
 test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 $(BIN)/pip install --quiet --editable '.[$(1)]'
+@# The first import from a cold disk can take longer than a kernel or a
+@# cell is waited for; take it here.
+@$(BIN)/python -c 'import ipykernel.kernelapp, matplotlib.pyplot, torchvision'
 endef
 
 # --- now and then ------------------------------------------------------
