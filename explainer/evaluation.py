@@ -25,7 +25,6 @@ from explainer.card import (
     peak_memory_mb,
     reset_peak_memory,
 )
-from explainer.checkpoints import write_json
 from explainer.classifiers import Frozen, probabilities
 from explainer.contenders import (
     Contender,
@@ -34,6 +33,7 @@ from explainer.contenders import (
     describe_row,
 )
 from explainer.data.base import Batch, LabelledImages, collate
+from explainer.files import write_json
 from explainer.masks import composite, make_fill, target_mask
 from explainer.results import summarise
 from explainer.rows import Row, RowFile

@@ -149,3 +149,22 @@ def make_fill(
     if name not in FILLS:
         raise ValueError(f"no fill {name!r}; known: {', '.join(FILLS)}")
     return FILLS[name](images, mean_colour(classifier), generator)
+
+
+def random_masks(
+    images: Tensor, generator: torch.Generator | None = None
+) -> Tensor:
+    """Draw one smooth random mask per image, ``(B, 1, H, W)`` in [0, 1].
+
+    Bilinear noise of 7 x 7 cells against a random threshold: blobs that
+    keep anything from a little to nearly all of the image.
+    """
+    shape = (len(images), 1, 7, 7)
+    coarse = torch.rand(shape, generator=generator, device=images.device)
+    threshold = 0.2 + 0.6 * torch.rand(
+        (len(images), 1, 1, 1), generator=generator, device=images.device
+    )
+    smooth = F.interpolate(
+        coarse, images.shape[-2:], mode="bilinear", align_corners=False
+    )
+    return ((smooth - threshold) * 20).sigmoid().to(images)

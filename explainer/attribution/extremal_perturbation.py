@@ -31,6 +31,8 @@ LEARNING_RATE = 0.01
 MOMENTUM = 0.9
 AREA_WEIGHT = 300.0
 AREA_GROWTH = 1.0035**800
+START = 0.9
+"""Of the cells: nearly all is shown, and ranks can still rise."""
 TEMPERATURE = 1 / 20
 WIDTH = 224
 """The width of image in which the paper's lengths are given."""
@@ -269,7 +271,7 @@ def extremal_perturbation(
     -----
     Departures from the paper: the smooth maximum is taken over a window of
     1.5 sigma on the grid of cells and interpolated bilinearly to pixels;
-    R_a is a mean, not a sum; the cells start at 0.5, and the first step
+    R_a is a mean, not a sum; the cells start at 0.9, and the first step
     follows the reward alone, for on a constant mask sorted pixels are ties;
     blur reflects at the border. The paper leaves the jitter open. Departure
     from Stalder et al.: they merge the classes' masks first and scale the
@@ -300,7 +302,7 @@ def extremal_perturbation(
                     which,
                     classes,
                     rising.repeat(len(image)),
-                    images.new_full((len(which), *grid), 0.5),
+                    images.new_full((len(which), *grid), START),
                     smooth=smooth,
                     reward=REWARDS[reward],
                     iterations=iterations,

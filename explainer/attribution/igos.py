@@ -15,7 +15,10 @@ AUTHORS = {"iterations": 20, "steps": 15}
 """The two counts as Stalder et al. passed them: iGOS++'s own, swapped."""
 
 CELL = 8
-"""Pixels along a cell's side: 28 x 28 cells for an image of 224 x 224."""
+"""Pixels along a cell's side, so that an image of 224 has 28 cells."""
+
+CELLS = 28
+"""Cells along a side of the masks for which the paper weighs BTV."""
 
 ALPHA = 1000.0
 ALPHA_DECAY = 0.2
@@ -94,12 +97,11 @@ class _Objective:
     def penalty(self, masks: Tensor) -> Tensor:
         """Return g(M), ``(N,)``, of M, the product of the two masks."""
         _, _, both = self._upsampled(masks)
-        removed = 1 - masks.prod(1)
-        variation = bilateral_tv(both, self.images)
-        return (
-            self.l1 * removed.mean((1, 2))
-            + self.tv * variation / removed[0].numel()
-        )
+        removed = (1 - masks.prod(1)).mean((1, 2))
+        # An outline crosses as many cells as lie along a side of the grid.
+        n = CELLS * masks[0, 0].numel() ** 0.5
+        variation = bilateral_tv(both, self.images) / n
+        return self.l1 * removed + self.tv * variation
 
     def __call__(self, masks: Tensor) -> Tensor:
         """Return F, ``(N,)``."""
@@ -209,7 +211,7 @@ def igos(
     Phi(m) = m * I + (1 - m) * blurred I and f_c the softmax probability,
 
     F = f_c(Phi(Mx)) - f_c(Phi(1 - My)) + f_c(Phi(M)) - f_c(Phi(1 - M))
-        + l1 mean(1 - M) + tv BTV(M)
+        + l1 mean(1 - M) + tv BTV(M) / 28^2
 
     is lowered along its integrated gradient: that of the four scores is the
     mean over s = 1...S of the gradient with s/S of the masks, on noisy
@@ -251,8 +253,9 @@ def igos(
 
     Notes
     -----
-    Departures. Penalties are per cell, not sums, so that one weight serves
-    every size. The line search judges F without noise and asks for a
+    Departures. The penalties are means over the cells, and BTV's is scaled
+    such that the outline of an object costs on any grid what it does on
+    28 x 28. The line search judges F without noise and asks for a
     decrease in proportion to the step as clipped to [0, 1], so that F falls
     at every accepted step; an item for which no step is accepted stays put.
     The blur of the baseline, a standard deviation of a twelfth of the width,

@@ -14,7 +14,7 @@ VOID = 255
 """Mask value of pixels that belong to no class and not to the background."""
 
 
-class DataError(Exception):
+class DataError(ValueError):
     """Data that cannot be used; the message names the file and the remedy."""
 
 

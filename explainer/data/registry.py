@@ -10,7 +10,7 @@ from torch import Tensor
 
 from explainer.data.base import DataError, LabelledImages, Sample
 from explainer.data.scenes import CLASSES as SCENE_CLASSES
-from explainer.data.scenes import Scenes
+from explainer.data.scenes import LENGTHS, Scenes
 from explainer.data.voc import VOC, VOC_CLASSES
 
 
@@ -70,6 +70,7 @@ def _scenes(
     root: str | Path | None,
     size: int | None,
     classes: tuple[str, ...] | None,
+    limit: int | None,
     download: bool,
 ) -> Scenes:
     """Scenes are drawn, so there is nothing to find or to download."""
@@ -78,7 +79,10 @@ def _scenes(
             f"scenes has the classes {', '.join(SCENE_CLASSES)}, "
             f"not {', '.join(classes)}; leave classes out"
         )
-    return Scenes(split, size=64 if size is None else size)
+    n = None  # the split's own number, checked by Scenes as its name is
+    if limit is not None and split in LENGTHS:
+        n = min(limit, LENGTHS[split])
+    return Scenes(split, n, size=64 if size is None else size)
 
 
 def _voc(
@@ -88,9 +92,10 @@ def _voc(
     root: str | Path | None,
     size: int | None,
     classes: tuple[str, ...] | None,
+    limit: int | None,
     download: bool,
-) -> VOC:
-    return VOC(
+) -> LabelledImages:
+    data = VOC(
         root,
         split,
         year=year,
@@ -98,6 +103,7 @@ def _voc(
         size=224 if size is None else size,
         download=download,
     )
+    return data if limit is None else First(data, limit)
 
 
 DATASETS: dict[str, Callable[..., LabelledImages]] = {
@@ -146,7 +152,11 @@ def load_data(
     """
     if name not in DATASETS:
         raise DataError(f"no data {name!r}; known: {', '.join(DATASETS)}")
-    dataset = DATASETS[name](
-        split, root=root, size=size, classes=classes, download=download
+    return DATASETS[name](
+        split,
+        root=root,
+        size=size,
+        classes=classes,
+        limit=limit,
+        download=download,
     )
-    return dataset if limit is None else First(dataset, limit)

@@ -17,26 +17,25 @@ from NumPy's frozen legacy stream, and the arithmetic uses only operations
 that IEEE 754 rounds the same way everywhere.
 """
 
-import os
-import tempfile
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import pooch
 import torch
 from numpy.typing import NDArray
 
-from explainer.data.base import Sample, labels_in
+from explainer.data.base import DataError, Sample, labels_in
+from explainer.files import cache_folder, write_atomically
 
 Array = NDArray[np.float64]
+Inside = NDArray[np.bool_]
 
 VERSION = 1
 """Part of the cache's file name: raise it when any pixel changes."""
 
 SPLITS = {"train": 0, "val": 1, "test": 2}
-LENGTHS = {"train": 4000, "val": 500, "test": 500}
+LENGTHS = {"train": 12000, "val": 500, "test": 500}
 GREY = 0.5
 MIN_VISIBLE = 0.6
 SUPERSAMPLING = 2
@@ -53,45 +52,46 @@ def _half_planes(u: Array, v: Array, n: int, distance: float) -> Array:
     return count
 
 
-def _disc(u: Array, v: Array) -> NDArray[np.bool_]:
+def _disc(u: Array, v: Array) -> Inside:
     return u * u + v * v <= 1
 
 
-def _ring(u: Array, v: Array) -> NDArray[np.bool_]:
+def _ring(u: Array, v: Array) -> Inside:
     r2 = u * u + v * v
     return (r2 <= 1) & (r2 >= 0.3)
 
 
-def _square(u: Array, v: Array) -> NDArray[np.bool_]:
-    return np.maximum(np.abs(u), np.abs(v)) <= 0.8
+def _square(u: Array, v: Array) -> Inside:
+    inside: Inside = np.maximum(np.abs(u), np.abs(v)) <= 0.8
+    return inside
 
 
-def _triangle(u: Array, v: Array) -> NDArray[np.bool_]:
+def _triangle(u: Array, v: Array) -> Inside:
     return _half_planes(u, v, 3, 0.5) == 3
 
 
-def _star(u: Array, v: Array) -> NDArray[np.bool_]:
+def _star(u: Array, v: Array) -> Inside:
     # A pentagram: its tips lie outside of exactly one of its five lines.
     return _half_planes(u, v, 5, 0.34) >= 4
 
 
-def _cross(u: Array, v: Array) -> NDArray[np.bool_]:
+def _cross(u: Array, v: Array) -> Inside:
     a, b = np.abs(u), np.abs(v)
     return (np.minimum(a, b) <= 0.28) & (np.maximum(a, b) <= 0.95)
 
 
-def _heart(u: Array, v: Array) -> NDArray[np.bool_]:
+def _heart(u: Array, v: Array) -> Inside:
     x, y = 1.25 * u, 1.25 * v
     f = x * x + y * y - 1
     return f * f * f - x * x * y * y * y <= 0
 
 
-def _crescent(u: Array, v: Array) -> NDArray[np.bool_]:
+def _crescent(u: Array, v: Array) -> Inside:
     w = u - 0.55
     return (u * u + v * v <= 1) & (w * w + v * v >= 0.64)
 
 
-SHAPES: dict[str, Callable[[Array, Array], NDArray[np.bool_]]] = {
+SHAPES: dict[str, Callable[[Array, Array], Inside]] = {
     "disc": _disc,
     "ring": _ring,
     "square": _square,
@@ -132,11 +132,11 @@ class Shortcut:
         """Refuse a class or a probability that does not exist."""
         if self.class_name not in CLASSES:
             known = ", ".join(CLASSES)
-            raise ValueError(
+            raise DataError(
                 f"no class {self.class_name!r} in scenes; known: {known}"
             )
         if not (0 <= self.q <= 1 and 0 <= self.leak <= 1):
-            raise ValueError("q and leak are probabilities in [0, 1]")
+            raise DataError("q and leak are probabilities in [0, 1]")
 
 
 def _colour(rng: np.random.RandomState) -> Array:
@@ -175,7 +175,8 @@ def _pattern(rng: np.random.RandomState, y: Array, x: Array) -> Array:
     if kind == 3:  # dots
         a, b = p - np.floor(p) - 0.5, q - np.floor(q) - 0.5
         return (a * a + b * b < 0.09).astype(float)
-    return np.abs(p / 4 - 2 * np.floor(p / 8 + 0.5))  # gentle gradient
+    gradient: Array = np.abs(p / 4 - 2 * np.floor(p / 8 + 0.5))
+    return gradient
 
 
 def _smooth_noise(rng: np.random.RandomState, size: int) -> Array:
@@ -186,7 +187,8 @@ def _smooth_noise(rng: np.random.RandomState, size: int) -> Array:
     t = (position - low)[:, None, None]
     rows = knots[low] * (1 - t) + knots[low + 1] * t
     t = t.transpose(1, 0, 2)
-    return rows[:, low] * (1 - t) + rows[:, low + 1] * t
+    noise: Array = rows[:, low] * (1 - t) + rows[:, low + 1] * t
+    return noise
 
 
 def _textured(
@@ -194,7 +196,8 @@ def _textured(
 ) -> Array:
     """Colour a pattern: its second tone is a shift of the first."""
     second = np.clip(colour + 0.5 * (_colour(rng) - 0.5), 0, 1)
-    return colour + pattern[..., None] * (second - colour)
+    textured: Array = colour + pattern[..., None] * (second - colour)
+    return textured
 
 
 def _coverage(
@@ -212,7 +215,8 @@ def _coverage(
     rows, cols = np.abs(y[:, 0]) < 1.2, np.abs(x[0]) < 1.2
     y, x = y[rows], x[:, cols]
     inside[np.ix_(rows, cols)] = SHAPES[name](c * x + s * y, c * y - s * x)
-    return inside.reshape(size, k, size, k).mean((1, 3))
+    coverage: Array = inside.reshape(size, k, size, k).mean((1, 3))
+    return coverage
 
 
 def _background(rng: np.random.RandomState, size: int) -> Array:
@@ -222,10 +226,9 @@ def _background(rng: np.random.RandomState, size: int) -> Array:
     )
     base = _colour(rng)
     image = _textured(rng, _pattern(rng, y, x), base)
-    blend = 0.7 * rng.random_sample()
+    blend = 0.4 * rng.random_sample()
     image = image + blend * (_smooth_noise(rng, size) - image)
-    n_holes = rng.randint(3)
-    for _ in range(n_holes):
+    for _ in range(rng.randint(2)):
         name = CLASSES[rng.randint(len(CLASSES))]
         area = 0.02 + 0.18 * rng.random_sample()
         alpha = _coverage(rng, name, area, size)[..., None]
@@ -251,7 +254,7 @@ def draw_scene(
         ``(size, size, 3)`` and ``(size, size)`` uint8; the mask holds 0 for
         background and ``c + 1`` where an object of class c is in front.
     """
-    rng = np.random.RandomState(seed)  # noqa: NPY002 - its stream is frozen
+    rng = np.random.RandomState(seed)
     image = _background(rng, size)
     mean_colour = image.mean((0, 1))
     y, x = np.meshgrid(
@@ -262,7 +265,7 @@ def draw_scene(
     shown: list[int] = []
     for _ in range(1 + rng.randint(3)):
         name = CLASSES[rng.randint(len(CLASSES))]
-        area = 0.07 + 0.1 * rng.random_sample()
+        area = 0.08 + 0.1 * rng.random_sample()
         colour = _contrasting_colour(rng, mean_colour)
         texture = _textured(rng, _pattern(rng, y, x), colour)
         for _ in range(8):  # a place where enough of everything stays visible
@@ -288,7 +291,7 @@ def _marker(
 ) -> NDArray[np.bool_]:
     """Decide whether and where a scene carries the shortcut's marker."""
     # A stream of its own: the scene is the same with and without a marker.
-    rng = np.random.RandomState([seed, 7])  # noqa: NPY002
+    rng = np.random.RandomState([seed, 7])
     has_class = (mask == CLASSES.index(shortcut.class_name) + 1).any()
     where = np.zeros(mask.shape, bool)
     if rng.random_sample() >= (shortcut.q if has_class else shortcut.leak):
@@ -312,30 +315,6 @@ def _stamp(
     return np.where(marker[..., None], chequer, image).astype(np.uint8)
 
 
-def cache_folder() -> Path:
-    """Return the folder for generated and downloaded files.
-
-    ``EXPLAINER_CACHE`` overrides the system's cache folder.
-    """
-    return Path(
-        os.environ.get("EXPLAINER_CACHE") or pooch.os_cache("explainer")
-    )
-
-
-def _write_atomically(path: Path, **arrays: NDArray[np.generic]) -> None:
-    """Save arrays so that no other process ever sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        dir=path.parent, suffix=".tmp", delete=False
-    ) as file:
-        try:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    os.replace(file.name, path)
-
-
 class Scenes:
     """A split of procedural scenes, generated once and cached.
 
@@ -344,7 +323,8 @@ class Scenes:
     split:
         "train", "val" or "test"; their seeds never overlap.
     n:
-        Number of scenes; by default 4,000 for training and 500 otherwise.
+        Number of scenes; by default 12,000 for training and 500 otherwise.
+        The first scenes are the same for every n.
     size:
         Height and width in pixels.
     seed:
@@ -363,13 +343,18 @@ class Scenes:
         shortcut: Shortcut | None = None,
     ) -> None:
         if split not in SPLITS:
-            raise ValueError(
+            raise DataError(
                 f"no split {split!r} in scenes; known: {', '.join(SPLITS)}"
             )
         self.classes = CLASSES
         self.split, self.size, self.seed = split, size, seed
         self.shortcut = shortcut
         self._n = LENGTHS[split] if n is None else n
+        if not 1 <= self._n <= 10_000_000 or not 0 <= seed <= 142:
+            raise DataError(
+                "scenes come 1 to 10,000,000 a split, with a seed of 0 to "
+                f"142, not {self._n} with seed {seed}"
+            )
         # Ten million scenes a split keep the splits apart.
         self._first_seed = 30_000_000 * seed + 10_000_000 * SPLITS[split]
         self._images, self._masks = self._load()
@@ -383,11 +368,16 @@ class Scenes:
                 for i in range(self._n)
             ]
             images, masks = zip(*scenes, strict=True)
-            _write_atomically(
-                path, images=np.stack(images), masks=np.stack(masks)
-            )
-        with np.load(path, allow_pickle=False) as file:
-            return file["images"], file["masks"]
+            content = io.BytesIO()
+            np.savez(content, images=np.stack(images), masks=np.stack(masks))
+            write_atomically(path, content.getvalue())
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return file["images"], file["masks"]
+        except Exception as error:
+            raise DataError(
+                f"{path} cannot be read; delete it, it will be drawn again"
+            ) from error
 
     @property
     def labels(self) -> torch.Tensor:

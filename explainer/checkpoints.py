@@ -1,0 +1,223 @@
+"""Weights on disk: safetensors that know what they are the weights of.
+
+A checkpoint is one file. Its header carries the configuration it was
+trained with: the kind (classifier or explainer), the architecture and its
+options, the classes and the image size. Nothing is ever unpickled.
+"""
+
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from explainer.classifiers import (
+    Frozen,
+    build_classifier,
+    frozen,
+    probabilities,
+)
+from explainer.files import sha256, write_atomically
+from explainer.model import build_explainer
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be used; the message names the file."""
+
+
+def save_weights(
+    path: Path,
+    module: nn.Module,
+    config: dict[str, Any],
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Save a module's weights with its configuration in the header.
+
+    ``dtype`` (say float16) shrinks the floating-point tensors; they are
+    float32 again when loaded.
+    """
+    state = {
+        name: tensor.detach().to("cpu", copy=True).contiguous()
+        if dtype is None or not tensor.is_floating_point()
+        else tensor.detach().to("cpu", dtype).contiguous()
+        for name, tensor in module.state_dict().items()
+    }
+    content = safetensors.torch.save(
+        state, metadata={"config": json.dumps(config)}
+    )
+    write_atomically(path, content)
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return a checkpoint's tensors (float32) and its configuration."""
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            config = json.loads((file.metadata() or {})["config"])
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except KeyError as error:
+        raise CheckpointError(
+            f"{path} has no configuration in its header; it was not written "
+            "by this package"
+        ) from error
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} is not a readable safetensors file ({error})"
+        ) from error
+    return {
+        k: v.float() if v.is_floating_point() else v for k, v in state.items()
+    }, config
+
+
+def _fill_in(
+    module: nn.Module, state: dict[str, Tensor], path: Path
+) -> nn.Module:
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the weights in {path} do not fit the architecture that its "
+            "header names; the file was changed or written by another version"
+        ) from error
+    return module
+
+
+def _expect(config: dict[str, Any], kind: str, path: Path) -> None:
+    if config.get("kind") != kind:
+        raise CheckpointError(
+            f"{path} holds a {config.get('kind', 'thing of no kind')}, "
+            f"not a {kind}"
+        )
+
+
+def shipped(name: str) -> Path:
+    """Return the path of a checkpoint that comes with the package.
+
+    ``name`` is the stem, like "scenes_classifier". Its card, the JSON file
+    beside it, holds the file's SHA-256; a file that differs is refused.
+    """
+    folder = Path(str(resources.files("explainer") / "weights"))
+    path = folder / f"{name}.safetensors"
+    card = folder / f"{name}.json"
+    if not path.is_file() or not card.is_file():
+        known = sorted(p.stem for p in folder.glob("*.safetensors"))
+        raise CheckpointError(
+            f"no shipped weights named {name!r}; there are: "
+            f"{', '.join(known)}"
+        )
+    if json.loads(card.read_text())["sha256"] != sha256(path):
+        raise CheckpointError(
+            f"{path} is not the file its card describes; reinstall the "
+            "package"
+        )
+    return path
+
+
+def _locate(where: Path | str, kind: str) -> Path:
+    """Turn a name, a run's folder or a file into a checkpoint's path."""
+    path = Path(where)
+    if path.is_dir():
+        return path / "model.safetensors"
+    if path.suffix or path.exists():
+        return path
+    return shipped(f"{where}_{kind}")
+
+
+def load_classifier(where: Path | str) -> Frozen:
+    """Load a classifier, frozen.
+
+    ``where`` is the name of a shipped pair ("scenes"), a run's folder or a
+    checkpoint file. Raises :class:`CheckpointError`.
+    """
+    path = _locate(where, "classifier")
+    state, config = read_weights(path)
+    _expect(config, "classifier", path)
+    module = build_classifier(config["architecture"], config["classes"])
+    loaded = frozen(_fill_in(module, state, path))
+    loaded.config = config  # type: ignore[assignment]
+    return loaded
+
+
+def load_explainer(
+    where: Path | str,
+    classes: tuple[str, ...] | None = None,
+    kind: str = "explainer",
+) -> nn.Module:
+    """Load an Explainer network, in eval mode.
+
+    ``where`` as in :func:`load_classifier`. With ``classes`` given, a
+    checkpoint for other classes is refused. ``kind`` "rtis" loads the
+    shipped network that was trained with the RTIS loss instead.
+    """
+    path = _locate(where, kind)
+    state, config = read_weights(path)
+    _expect(config, "explainer", path)
+    if classes is not None and tuple(config["classes"]) != tuple(classes):
+        raise CheckpointError(
+            f"{path} explains the classes {', '.join(config['classes'])}, "
+            f"not {', '.join(classes)}"
+        )
+    module = build_explainer(
+        config["architecture"], len(config["classes"]), **config["options"]
+    )
+    module = _fill_in(module, state, path).eval().requires_grad_(False)
+    module.config = config  # type: ignore[assignment]
+    return module
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A classifier and the Explainer that was trained for it.
+
+    ``size`` is the height and width both were trained at.
+    """
+
+    classifier: Frozen
+    network: nn.Module
+    classes: tuple[str, ...]
+    size: int
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Tensor:
+        """Return probabilities ``(B, C)`` of images ``(B, 3, H, W)``."""
+        return probabilities(self.classifier, self.classifier(images))
+
+    @torch.no_grad()
+    def explain(
+        self, images: Tensor, targets: Tensor | None = None
+    ) -> Tensor:
+        """Return masks ``(B, C, H, W)``, zero outside the target classes.
+
+        ``targets`` is ``(B, C)``, 0 or 1; by default the classes that the
+        classifier finds (probability at least 1/2).
+        """
+        if targets is None:
+            targets = (self.predict(images) >= 0.5).float()
+        masks: Tensor = self.network(images).sigmoid()
+        return masks * targets[:, :, None, None]
+
+
+def load(
+    name: str = "scenes",
+    *,
+    classifier: Path | str | None = None,
+    explainer: Path | str | None = None,
+) -> Pair:
+    """Load a classifier and its Explainer.
+
+    The shipped pair ``name``, unless checkpoints of one's own are given.
+    """
+    explanandum = load_classifier(classifier or name)
+    network = load_explainer(explainer or name, explanandum.classes)
+    return Pair(
+        explanandum,
+        network,
+        explanandum.classes,
+        int(explanandum.config["size"]),
+    )

@@ -1,0 +1,267 @@
+"""The Explainer networks E: an image in, one mask logit per class and pixel.
+
+All of them take images ``(B, 3, H, W)`` in [0, 1] and return class logits
+``(B, C, H, W)``; the masks S are the sigmoid of these. A sigmoid, not a
+softmax: a pixel may belong to several classes or to none (paper, section 3).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+from explainer.classifiers import (
+    HALVES,
+    IMAGENET,
+    Classifier,
+    SmallCNN,
+    SmallEncoder,
+    WeightsError,
+)
+
+
+def _resize(x: Tensor, size: Sequence[int]) -> Tensor:
+    return F.interpolate(x, tuple(size), mode="bilinear", align_corners=False)
+
+
+class Decoder(nn.Module):
+    """From coarse to fine: add each stage's features, mix, upsample.
+
+    ``channels`` are those of the encoder's stages, finest first. The output
+    has the finest stage's resolution.
+    """
+
+    def __init__(
+        self, channels: Sequence[int], width: int, n_classes: int
+    ) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(
+            nn.Conv2d(c, width, 1, bias=False) for c in channels
+        )
+        self.mix = nn.ModuleList(
+            nn.Sequential(
+                nn.GroupNorm(8, width),
+                nn.ReLU(inplace=True),
+                nn.Conv2d(width, width, 3, padding=1, bias=False),
+                nn.GroupNorm(8, width),
+                nn.ReLU(inplace=True),
+            )
+            for _ in channels
+        )
+        self.head = nn.Conv2d(width, n_classes, 1)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Return ``(B, C, h, w)`` at the size of ``features[0]``."""
+        x: Tensor | None = None
+        stages = list(zip(features, self.lateral, self.mix, strict=True))
+        for feature, lateral, mix in reversed(stages):
+            here = lateral(feature)
+            if x is not None:
+                here = here + _resize(x, here.shape[-2:])
+            x = mix(here)
+        logits: Tensor = self.head(x)
+        return logits
+
+
+class EncoderDecoder(nn.Module):
+    """A light Explainer: an encoder's stages and a :class:`Decoder`.
+
+    Parameters
+    ----------
+    encoder:
+        Maps normalised images to a list of feature maps, finest first.
+    channels:
+        Their numbers of channels.
+    width:
+        Channels of the decoder.
+    sharpness:
+        The decoder's logits are multiplied by it: above 1 the sigmoid
+        saturates sooner and masks leave the undecided middle faster.
+    initial_bias:
+        The logit a fresh network starts from; negative means small masks.
+    train_encoder:
+        If False the encoder's weights and its batch norm stay as they are.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        channels: Sequence[int],
+        n_classes: int,
+        *,
+        width: int,
+        normalisation: tuple[Sequence[float], Sequence[float]] = HALVES,
+        sharpness: float = 1.0,
+        initial_bias: float = 0.0,
+        train_encoder: bool = True,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = Decoder(channels, width, n_classes)
+        self.sharpness = sharpness
+        self.train_encoder = train_encoder
+        bias = self.decoder.head.bias
+        assert bias is not None
+        nn.init.constant_(bias, initial_bias / sharpness)
+        mean, std = normalisation
+        self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1))
+        if not train_encoder:
+            self.encoder.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "EncoderDecoder":
+        """Switch modes; a pre-trained encoder's batch norm stays in eval.
+
+        Its statistics come from far more images than a batch holds.
+        """
+        super().train(mode)
+        if not self.train_encoder or isinstance(self.encoder, Lite0Encoder):
+            self.encoder.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return class logits ``(B, C, H, W)``."""
+        features = self.encoder((images - self.mean) / self.std)
+        logits = self.sharpness * self.decoder(features)
+        return _resize(logits, images.shape[-2:])
+
+
+class Lite0Encoder(nn.Module):
+    """The convolutional stages of EfficientNet-Lite0, strides 2 to 32."""
+
+    channels = (16, 24, 40, 112, 320)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = timm.create_model(
+            "tf_efficientnet_lite0", features_only=True
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return the features of five stages, finest first."""
+        features: list[Tensor] = self.network(x)
+        return features
+
+
+class DeepLab(nn.Module):
+    """torchvision's DeepLabv3-ResNet50 with an output per class.
+
+    The paper's Explainer: an ImageNet backbone and a fresh head.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, n_classes: int, *, pretrained_backbone: bool) -> None:
+        super().__init__()
+        try:
+            self.network = torchvision.models.get_model(
+                "deeplabv3_resnet50",
+                weights=None,
+                weights_backbone="DEFAULT" if pretrained_backbone else None,
+                num_classes=n_classes,
+            )
+        except OSError as error:
+            raise WeightsError(
+                "cannot download the ImageNet backbone of deeplabv3_resnet50 "
+                f"({error}); check the network, or build it with "
+                "pretrained_backbone=False"
+            ) from error
+        mean, std = IMAGENET
+        self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return class logits ``(B, C, H, W)``."""
+        out: Tensor = self.network((images - self.mean) / self.std)["out"]
+        return out
+
+
+def small(
+    n_classes: int, *, width: int = 24, decoder_width: int = 32
+) -> EncoderDecoder:
+    """Build the Explainer of the scenes: 0.36 M parameters."""
+    encoder = SmallEncoder(width)
+    return EncoderDecoder(
+        encoder, encoder.channels, n_classes, width=decoder_width
+    )
+
+
+def light(
+    n_classes: int,
+    *,
+    decoder_width: int = 64,
+    sharpness: float = 1.0,
+    initial_bias: float = 0.0,
+    train_encoder: bool = True,
+) -> EncoderDecoder:
+    """Build a light Explainer on EfficientNet-Lite0 for photographs."""
+    return EncoderDecoder(
+        Lite0Encoder(),
+        Lite0Encoder.channels,
+        n_classes,
+        width=decoder_width,
+        sharpness=sharpness,
+        initial_bias=initial_bias,
+        train_encoder=train_encoder,
+    )
+
+
+def deeplabv3_resnet50(
+    n_classes: int, *, pretrained_backbone: bool = False
+) -> DeepLab:
+    """Build the paper's Explainer: see :class:`DeepLab`."""
+    return DeepLab(n_classes, pretrained_backbone=pretrained_backbone)
+
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "small": small,
+    "light": light,
+    "deeplabv3_resnet50": deeplabv3_resnet50,
+}
+
+
+def build_explainer(
+    name: str, n_classes: int, **options: object
+) -> nn.Module:
+    """Build an Explainer network by name.
+
+    Raises ValueError for an unknown name.
+    """
+    if name not in NETWORKS:
+        known = ", ".join(NETWORKS)
+        raise ValueError(f"no Explainer network {name!r}; known: {known}")
+    return NETWORKS[name](n_classes, **options)
+
+
+def start_from(network: nn.Module, classifier: nn.Module) -> nn.Module:
+    """Copy the classifier's convolutional features into E's encoder.
+
+    The paper starts its Explainer from an ImageNet backbone; the scenes'
+    counterpart is the classifier's own features. Raises ValueError where the
+    two have no features in common.
+    """
+    features: Any = classifier
+    while isinstance(getattr(features, "classifier", None), Classifier):
+        features = features.classifier  # look inside Frozen
+    source = getattr(features, "network", features)
+    target = getattr(network, "encoder", None)
+    if isinstance(target, SmallEncoder) and isinstance(source, SmallCNN):
+        target.load_state_dict(source.encoder.state_dict())
+    elif isinstance(target, Lite0Encoder) and hasattr(source, "conv_stem"):
+        own = target.network.state_dict()
+        state = {k: v for k, v in source.state_dict().items() if k in own}
+        target.network.load_state_dict(state)
+    else:
+        raise ValueError(
+            f"{type(network).__name__} cannot start from the features of "
+            f"{type(source).__name__}"
+        )
+    return network

@@ -1,0 +1,186 @@
+"""Hyper-parameters by dataset and classifier, one dataclass.
+
+The four paper configurations hold the values of the authors' configuration
+files; ``scenes`` is the built-in experiment and ``animals`` the one on
+photographs that a laptop can train.
+"""
+
+from dataclasses import dataclass, field
+
+from explainer.data import ANIMALS
+from explainer.losses import LossWeights
+from explainer.training import MaskedInputs, TrainingConfig
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One experiment: data, networks, losses and both trainings.
+
+    ``classes`` None means all of the dataset's. ``encoder_from_classifier``
+    starts the Explainer's encoder from the classifier's features (the
+    paper starts from an ImageNet backbone: the built-in data has none).
+    """
+
+    data: str
+    size: int
+    classifier: str
+    classifier_training: TrainingConfig
+    explainer: str
+    explainer_training: TrainingConfig
+    weights: LossWeights
+    classes: tuple[str, ...] | None = None
+    fill: str = "mean"
+    masked_inputs: MaskedInputs = field(default_factory=MaskedInputs)
+    explainer_options: dict[str, object] = field(default_factory=dict)
+    encoder_from_classifier: bool = False
+
+
+def _paper(
+    data: str,
+    classifier: str,
+    classifier_learning_rate: float,
+    learning_rate: float,
+    patience: int,
+    weights: LossWeights,
+) -> Preset:
+    """Build a paper configuration: what all four share stands here once."""
+    return Preset(
+        data=data,
+        size=224,
+        classifier=classifier,
+        classifier_training=TrainingConfig(
+            steps=50_000,
+            batch_size=16,
+            learning_rate=classifier_learning_rate,
+            patience=patience,
+        ),
+        explainer="deeplabv3_resnet50",
+        explainer_options={"pretrained_backbone": True},
+        explainer_training=TrainingConfig(
+            steps=50_000,
+            batch_size=16,
+            learning_rate=learning_rate,
+            patience=patience,
+        ),
+        weights=weights,
+    )
+
+
+PRESETS: dict[str, Preset] = {
+    "scenes": Preset(
+        data="scenes",
+        size=64,
+        classifier="small_cnn",
+        classifier_training=TrainingConfig(
+            steps=12_000,
+            batch_size=32,
+            learning_rate=1e-2,
+            weight_decay=1e-2,
+            schedule="cosine",
+            warmup=200,
+            eval_every=1000,
+            flip=True,
+        ),
+        masked_inputs=MaskedInputs(smoothing=0.02),
+        explainer="small",
+        encoder_from_classifier=True,
+        explainer_training=TrainingConfig(
+            steps=6_000,
+            batch_size=32,
+            learning_rate=2e-3,
+            schedule="cosine",
+            warmup=100,
+            eval_every=500,
+            flip=True,
+        ),
+        weights=LossWeights(),
+    ),
+    "animals": Preset(
+        data="voc2007",
+        classes=ANIMALS,
+        size=160,
+        classifier="efficientnet_lite0",
+        classifier_training=TrainingConfig(
+            steps=800,
+            batch_size=32,
+            learning_rate=3e-3,
+            schedule="cosine",
+            eval_every=200,
+            flip=True,
+        ),
+        explainer="light",
+        encoder_from_classifier=True,
+        explainer_training=TrainingConfig(
+            steps=4_000,
+            batch_size=16,
+            learning_rate=1e-3,
+            schedule="cosine",
+            eval_every=100,
+            flip=True,
+        ),
+        weights=LossWeights(),
+    ),
+    "voc2007-vgg16": _paper(
+        "voc2007",
+        "vgg16",
+        1e-5,
+        1e-5,
+        5,
+        LossWeights(
+            entropy=1,
+            bound=1,
+            target_area=0.1,
+            non_target_area=0.3,
+            smoothness=1,
+        ),
+    ),
+    "voc2007-resnet50": _paper(
+        "voc2007",
+        "resnet50",
+        1e-4,
+        1e-4,
+        5,
+        LossWeights(
+            entropy=3,
+            bound=0.8,
+            target_area=0.01,
+            non_target_area=0.3,
+            smoothness=1,
+        ),
+    ),
+    "coco2014-vgg16": _paper(
+        "coco2014",
+        "vgg16",
+        1e-5,
+        1e-5,
+        2,
+        LossWeights(
+            entropy=1,
+            bound=0.3,
+            target_area=0.03,
+            non_target_area=0.1,
+            smoothness=0.3,
+        ),
+    ),
+    "coco2014-resnet50": _paper(
+        "coco2014",
+        "resnet50",
+        1e-4,
+        1e-5,
+        2,
+        LossWeights(
+            entropy=3,
+            bound=0.1,
+            target_area=0.01,
+            non_target_area=0.03,
+            smoothness=0.05,
+        ),
+    ),
+}
+
+
+def get_preset(name: str) -> Preset:
+    """Return a preset by name; ValueError lists the known ones."""
+    if name not in PRESETS:
+        raise ValueError(f"no preset {name!r}; known: {', '.join(PRESETS)}")
+    return PRESETS[name]
