@@ -22,11 +22,12 @@ from explainer.classifiers import (
     frozen,
     probabilities,
 )
+from explainer.errors import UserError
 from explainer.files import sha256, write_atomically
 from explainer.model import build_explainer
 
 
-class CheckpointError(Exception):
+class CheckpointError(UserError):
     """A checkpoint that cannot be used; the message names the file."""
 
 

@@ -14,13 +14,15 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from explainer.errors import UnknownNameError, UserError
+
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 Initial = Literal["random", "imagenet"] | Path
 
 
-class WeightsError(Exception):
+class WeightsError(UserError):
     """Initial weights that cannot be had; the message names the remedy."""
 
 
@@ -357,6 +359,5 @@ def build_classifier(
     initial weights cannot be had.
     """
     if name not in CLASSIFIERS:
-        known = ", ".join(CLASSIFIERS)
-        raise ValueError(f"no classifier {name!r}; known: {known}")
+        raise UnknownNameError("classifier", name, CLASSIFIERS)
     return CLASSIFIERS[name](classes, initial_weights)

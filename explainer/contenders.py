@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from explainer.attribution import Method
 from explainer.card import describe
 from explainer.data.base import Batch
+from explainer.errors import UserError
 from explainer.metrics import class_truth
 
 
-class EvaluationError(Exception):
+class EvaluationError(UserError):
     """An evaluation that cannot run; the message names the remedy."""
 
 

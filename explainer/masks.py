@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from explainer.errors import UnknownNameError
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 
 
@@ -147,7 +149,7 @@ def make_fill(
     name.
     """
     if name not in FILLS:
-        raise ValueError(f"no fill {name!r}; known: {', '.join(FILLS)}")
+        raise UnknownNameError("fill", name, FILLS)
     return FILLS[name](images, mean_colour(classifier), generator)
 
 

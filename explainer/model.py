@@ -22,6 +22,7 @@ from explainer.classifiers import (
     SmallEncoder,
     WeightsError,
 )
+from explainer.errors import UnknownNameError
 
 
 def _resize(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -236,8 +237,7 @@ def build_explainer(
     Raises ValueError for an unknown name.
     """
     if name not in NETWORKS:
-        known = ", ".join(NETWORKS)
-        raise ValueError(f"no Explainer network {name!r}; known: {known}")
+        raise UnknownNameError("Explainer network", name, NETWORKS)
     return NETWORKS[name](n_classes, **options)
 
 

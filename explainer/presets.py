@@ -8,6 +8,7 @@ photographs that a laptop can train.
 from dataclasses import dataclass, field
 
 from explainer.data import ANIMALS
+from explainer.errors import UnknownNameError
 from explainer.losses import LossWeights
 from explainer.training import MaskedInputs, TrainingConfig
 
@@ -182,5 +183,5 @@ PRESETS: dict[str, Preset] = {
 def get_preset(name: str) -> Preset:
     """Return a preset by name; ValueError lists the known ones."""
     if name not in PRESETS:
-        raise ValueError(f"no preset {name!r}; known: {', '.join(PRESETS)}")
+        raise UnknownNameError("preset", name, PRESETS)
     return PRESETS[name]

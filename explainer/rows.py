@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from explainer.errors import UserError
+
 Row = dict[str, Any]
 
 
-class RowsError(Exception):
+class RowsError(UserError):
     """A file of rows that cannot be continued; the message names it."""
 
 

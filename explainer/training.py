@@ -40,6 +40,7 @@ from explainer.data import (
     collate,
     flip,
 )
+from explainer.errors import UserError
 from explainer.files import write_atomically, write_json
 from explainer.losses import (
     Loss,
@@ -52,7 +53,7 @@ from explainer.masks import composite, make_fill, random_masks
 BatchLoss = Callable[[nn.Module, Batch, torch.Generator], Loss]
 
 
-class TrainingError(Exception):
+class TrainingError(UserError):
     """A run that cannot go on; the message names cause and remedy."""
 
 

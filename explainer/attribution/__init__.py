@@ -37,6 +37,7 @@ from explainer.attribution.gradients import (
 from explainer.attribution.igos import igos
 from explainer.attribution.rise import rise
 from explainer.attribution.rtis import rtis
+from explainer.errors import UnknownNameError
 
 Method = Callable[..., Tensor]
 
@@ -71,7 +72,5 @@ PAPER_METHODS = (
 def get_method(name: str) -> Method:
     """Return a method by its name; ValueError lists the known ones."""
     if name not in METHODS:
-        raise ValueError(
-            f"no attribution method {name!r}; known: {', '.join(METHODS)}"
-        )
+        raise UnknownNameError("attribution method", name, METHODS)
     return METHODS[name]

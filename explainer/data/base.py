@@ -10,11 +10,13 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from explainer.errors import UserError
+
 VOID = 255
 """Mask value of pixels that belong to no class and not to the background."""
 
 
-class DataError(ValueError):
+class DataError(UserError, ValueError):
     """Data that cannot be used; the message names the file and the remedy."""
 
 

@@ -67,12 +67,14 @@ def _square(u: Array, v: Array) -> Inside:
 
 
 def _triangle(u: Array, v: Array) -> Inside:
-    return _half_planes(u, v, 3, 0.5) == 3
+    inside: Inside = _half_planes(u, v, 3, 0.5) == 3
+    return inside
 
 
 def _star(u: Array, v: Array) -> Inside:
     # A pentagram: its tips lie outside of exactly one of its five lines.
-    return _half_planes(u, v, 5, 0.34) >= 4
+    inside: Inside = _half_planes(u, v, 5, 0.34) >= 4
+    return inside
 
 
 def _cross(u: Array, v: Array) -> Inside:

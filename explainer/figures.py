@@ -1,0 +1,318 @@
+"""Figures from plain tensors: pictures, masks, curves and bars.
+
+Every function returns a :class:`Picture` and leaves nothing behind: pyplot,
+with its global list of open figures, is not used. One style for all: a white
+ground (also on a dark page), Okabe and Ito's colours, which colour-blind
+readers tell apart, and letters that stay legible on a phone.
+"""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from torch import Tensor
+
+from explainer.masks import composite
+
+WIDTH = 5.6
+"""Inches across: a text column, or a phone held upright."""
+
+COLOURS = (
+    "#0072B2",  # blue
+    "#D55E00",  # vermilion
+    "#009E73",  # green
+    "#CC79A7",  # pink
+    "#E69F00",  # orange
+    "#56B4E9",  # sky
+    "#F0E442",  # yellow
+    "#882255",  # wine (Tol's; Okabe and Ito's eighth is black)
+)
+
+STYLE = {
+    "axes.edgecolor": "#666666",
+    "axes.grid": False,
+    "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 11,
+    "figure.dpi": 130,
+    "figure.facecolor": "white",
+    "font.size": 11,
+    "image.cmap": "magma",  # even steps of lightness, black for 0
+    "image.interpolation": "nearest",
+    "legend.frameon": False,
+    "lines.linewidth": 2,
+    "savefig.dpi": 130,
+    "savefig.facecolor": "white",
+}
+
+
+class Picture(Figure):
+    """A matplotlib figure that a notebook shows without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        content = io.BytesIO()
+        with matplotlib.rc_context(STYLE):
+            self.savefig(content, format="png")
+        return content.getvalue()
+
+
+def _picture(height: float) -> Picture:
+    return Picture(figsize=(WIDTH, height), layout="constrained")
+
+
+def _show(ax: Axes, panel: Tensor) -> AxesImage:
+    """Show an image ``(3, H, W)`` or a mask ``(H, W)`` or ``(1, H, W)``."""
+    ax.set_xticks([])
+    ax.set_yticks([])
+    for side in ax.spines.values():
+        side.set_visible(False)
+    pixels = panel.detach().float().cpu()
+    if pixels.ndim == 3 and len(pixels) == 3:
+        return ax.imshow(pixels.permute(1, 2, 0).clamp(0, 1).numpy())
+    return ax.imshow(
+        pixels.reshape(pixels.shape[-2:]).numpy(), vmin=0, vmax=1
+    )
+
+
+def _is_mask(panel: Tensor) -> bool:
+    return panel.ndim == 2 or len(panel) == 1
+
+
+def _scale(picture: Picture, axes: Sequence[Axes], mask: AxesImage) -> None:
+    """Draw the one scale that all masks of a picture share."""
+    bar = picture.colorbar(
+        mask,
+        ax=list(axes),
+        location="bottom",
+        shrink=0.5,
+        aspect=30,
+        ticks=[0, 0.5, 1],
+    )
+    bar.outline.set_visible(False)  # type: ignore[operator]
+
+
+def _shape(panel: Tensor) -> float:
+    """Return height over width."""
+    return panel.shape[-2] / panel.shape[-1]
+
+
+def _tag(ax: Axes, text: str, colour: str, line: int) -> None:
+    """Write a name on its colour, below a picture."""
+    r, g, b = to_rgb(colour)
+    dark = 0.299 * r + 0.587 * g + 0.114 * b < 0.55
+    ax.annotate(
+        text,
+        (0.5, 0),
+        (0, -11 - 15 * line),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        ha="center",
+        va="center",
+        fontsize=8.5,
+        color="white" if dark else "black",
+        bbox={"boxstyle": "round,pad=0.25", "fc": colour, "ec": "none"},
+    )
+
+
+def overlay(
+    image: Tensor, masks: Tensor, colours: Sequence[str] = COLOURS
+) -> Tensor:
+    """Lay coloured masks over an image turned pale and grey.
+
+    ``image`` is ``(3, H, W)``, ``masks`` ``(K, H, W)`` in [0, 1], one colour
+    each; the result is ``(3, H, W)``.
+    """
+    weights = torch.tensor([0.299, 0.587, 0.114]).reshape(3, 1, 1)
+    grey = (image.detach().float().cpu() * weights).sum(0, keepdim=True)
+    result = (0.25 + 0.7 * grey).expand(3, -1, -1)
+    for mask, colour in zip(masks.detach().cpu(), colours, strict=False):
+        ink = torch.tensor(to_rgb(colour)).reshape(3, 1, 1)
+        result = composite(result, 1 - 0.75 * mask.float(), ink)
+    return result
+
+
+@matplotlib.rc_context(STYLE)
+def draw(images: Tensor, masks: Tensor, classes: Sequence[str]) -> Picture:
+    """Draw what explains each image: a column an image, three rows.
+
+    The image; the same, grey, under the mask of each explained class in a
+    colour of its own; and the object kept, the rest black, as the paper
+    draws it (the pixel-wise maximum of the masks).
+
+    Parameters
+    ----------
+    images:
+        ``(B, 3, H, W)`` in [0, 1].
+    masks:
+        ``(B, C, H, W)`` in [0, 1]; a class whose mask is zero everywhere is
+        not explained (see :meth:`explainer.checkpoints.Pair.explain`).
+    classes:
+        The C names.
+    """
+    images, masks = images.detach().cpu(), masks.detach().cpu()
+    explained = masks.flatten(2).amax(2) > 0
+    # A class has one colour in all of a picture.
+    shown = explained.any(0).nonzero()[:, 0].tolist()
+    colour_of = {c: COLOURS[i % len(COLOURS)] for i, c in enumerate(shown)}
+    most = max(1, int(explained.sum(1).max()))
+    side = (WIDTH - 0.3) / max(len(images), 2)
+    picture = _picture(3 * side * _shape(images) + 0.23 * most + 0.25)
+    axes = picture.subplots(3, len(images), squeeze=False)
+    kept = masks.amax(1, keepdim=True) * images
+    for i, image in enumerate(images):
+        present = explained[i].nonzero()[:, 0].tolist()
+        colours = [colour_of[c] for c in present]
+        _show(axes[0, i], image)
+        _show(axes[1, i], overlay(image, masks[i, present], colours))
+        _show(axes[2, i], kept[i])
+        for line, c in enumerate(present):
+            _tag(axes[1, i], classes[c], colour_of[c], line)
+        if not present:
+            _tag(axes[1, i], "none found", "#dddddd", 0)
+    for ax, title in zip(axes[:, 0], ("image", "masks", "kept"), strict=True):
+        ax.set_ylabel(title)
+    return picture
+
+
+@matplotlib.rc_context(STYLE)
+def strip(
+    panels: Sequence[Tensor], titles: Sequence[str], columns: int = 4
+) -> Picture:
+    """Draw pictures with a title each, ``columns`` to a row.
+
+    A panel is an image ``(3, H, W)`` or a mask ``(H, W)``; masks share one
+    colour scale from 0 to 1.
+    """
+    columns = min(columns, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    lines = 1 + max(title.count("\n") for title in titles)
+    masks = any(map(_is_mask, panels))
+    side = WIDTH / columns * _shape(panels[0])
+    picture = _picture(rows * (side + 0.2 * lines) + 0.5 * masks)
+    axes = picture.subplots(rows, columns, squeeze=False).flatten()
+    drawn = None
+    for ax, panel, title in zip(axes, panels, titles, strict=False):
+        shown = _show(ax, panel)
+        ax.set_title(title, fontsize=11 if columns < 4 else 9.5)
+        drawn = shown if _is_mask(panel) else drawn
+    for ax in axes[len(panels) :]:
+        ax.set_axis_off()
+    if drawn is not None:
+        _scale(picture, axes, drawn)
+    return picture
+
+
+@matplotlib.rc_context(STYLE)
+def grid(
+    columns: Mapping[str, Tensor], rows: Sequence[str] | None = None
+) -> Picture:
+    """Draw images and masks side by side: a row an image.
+
+    Parameters
+    ----------
+    columns:
+        By title: images ``(B, 3, H, W)`` or masks ``(B, 1, H, W)`` or
+        ``(B, H, W)``, which share one colour scale from 0 to 1.
+    rows:
+        B names, written at the left.
+    """
+    n_rows = len(next(iter(columns.values())))
+    picture_shape = _shape(next(iter(columns.values())))
+    side = (WIDTH - 0.3) / len(columns) * picture_shape
+    picture = _picture(n_rows * side + 0.9)
+    axes = picture.subplots(n_rows, len(columns), squeeze=False)
+    mask = None
+    for j, (title, panels) in enumerate(columns.items()):
+        axes[0, j].set_title(title, fontsize=11 if len(columns) < 5 else 9)
+        for i, panel in enumerate(panels):
+            shown = _show(axes[i, j], panel)
+            mask = shown if _is_mask(panel) else mask
+    for i, name in enumerate(rows or ()):
+        axes[i, 0].set_ylabel(name)
+    if mask is not None:
+        _scale(picture, axes.flatten(), mask)
+    return picture
+
+
+@matplotlib.rc_context(STYLE)
+def curves(history: Sequence[Mapping[str, float]]) -> Picture:
+    """Draw a run's losses against its steps, one panel a term.
+
+    ``history`` is that of a :class:`explainer.training.Run`: rows with
+    ``step`` and, for each term, ``train_TERM`` (the mean since the row
+    before) and ``val_TERM``.
+    """
+    terms = [
+        key.removeprefix("val_")
+        for key in (history[0] if history else {"val_total": 0.0})
+        if key.startswith("val_")
+    ]
+    rows = math.ceil(len(terms) / 2)
+    picture = _picture(0.6 + 1.55 * rows)
+    axes = picture.subplots(rows, 2, squeeze=False, sharex=True).flatten()
+    steps = [row["step"] for row in history]
+    for ax, term in zip(axes, terms, strict=False):
+        for part, line, colour in (
+            ("train", "--", COLOURS[1]),
+            ("val", "-", COLOURS[0]),
+        ):
+            values = [row[f"{part}_{term}"] for row in history]
+            ax.plot(
+                steps,
+                values,
+                line,
+                color=colour,
+                label=part,
+                marker="o",
+                markersize=3,
+            )
+        ax.set_title(term.replace("_", " "))
+        ax.locator_params(nbins=4)
+    for ax in axes[len(terms) :]:
+        ax.set_axis_off()
+    picture.supxlabel("step", fontsize=11)
+    picture.legend(
+        *axes[0].get_legend_handles_labels(),
+        loc="outside upper right",
+        ncols=2,
+    )
+    return picture
+
+
+@matplotlib.rc_context(STYLE)
+def bars(
+    series: Mapping[str, Sequence[float] | Tensor],
+    names: Sequence[str],
+    label: str,
+    threshold: float | None = None,
+) -> Picture:
+    """Draw one group of horizontal bars a name, one bar a series.
+
+    ``series`` holds values in [0, 1], as many as there are ``names``;
+    ``label`` says what they are; ``threshold`` draws a line.
+    """
+    thickness = 0.8 / len(series)
+    picture = _picture(0.8 + len(names) * (0.12 + 0.16 * len(series)))
+    ax = picture.subplots()
+    for k, (name, values) in enumerate(series.items()):
+        places = [
+            i + (k - (len(series) - 1) / 2) * thickness
+            for i in range(len(names))
+        ]
+        ax.barh(places, [float(v) for v in values], thickness, label=name)
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+    ax.set_xlim(0, 1)
+    ax.set_xlabel(label)
+    if threshold is not None:
+        ax.axvline(threshold, color="#666666", linestyle=":", linewidth=1.5)
+    if len(series) > 1:
+        picture.legend(loc="outside upper center", ncols=len(series))
+    return picture
