@@ -1,0 +1,74 @@
+"""Explain one's own pictures: files in, files out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from explainer.checkpoints import Pair
+from explainer.data import Photos, load_photo
+from explainer.figures import overlay
+from explainer.masks import composite, make_fill
+
+
+def _save(image: Tensor, path: Path) -> None:
+    """Write ``(3, H, W)`` or ``(H, W)`` in [0, 1] as a PNG."""
+    pixels = (image.clamp(0, 1) * 255).round().byte().cpu()
+    if pixels.ndim == 3:
+        pixels = pixels.permute(1, 2, 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.numpy()).save(path)
+
+
+@torch.no_grad()
+def explain_photo(pair: Pair, path: Path, folder: Path) -> dict[str, Any]:
+    """Explain one picture.
+
+    Writes ``<stem>_overlay.png`` and, for each class found (probability at
+    least 1/2), ``<stem>_<class>.png`` into ``folder``. The masks are made at
+    the size the pair was trained at and scaled to the picture's.
+
+    Returns
+    -------
+    The picture's name, the classes found, and for each of them its
+    probability ``before`` and ``after`` masking and its mask's file.
+    """
+    device = pair.classifier.mean.device
+    picture = load_photo(path)
+    images = load_photo(path, pair.size)[None].to(device)
+    before = pair.predict(images)
+    masks = pair.explain(images)
+    found = (before[0] >= 0.5).nonzero()[:, 0].tolist()
+    record: dict[str, Any] = {
+        "photo": str(path),
+        "found": [pair.classes[c] for c in found],
+        "classes": {},
+    }
+    large = F.interpolate(
+        masks, picture.shape[-2:], mode="bilinear", align_corners=False
+    )[0].cpu()
+    for c in found:
+        fill = make_fill("mean", images, pair.classifier)
+        after = pair.predict(composite(images, masks[:, c : c + 1], fill))
+        file = folder / f"{path.stem}_{pair.classes[c]}.png"
+        _save(large[c], file)
+        record["classes"][pair.classes[c]] = {
+            "before": float(before[0, c]),
+            "after": float(after[0, c]),
+            "mask": str(file),
+        }
+    drawn = overlay(picture, large[found])
+    _save(drawn, folder / f"{path.stem}_overlay.png")
+    return record
+
+
+def explain_photos(
+    pair: Pair, paths: Sequence[Path], folder: Path
+) -> list[dict[str, Any]]:
+    """Explain pictures, or all pictures of folders: see above."""
+    files = [file for path in paths for file in Photos(path).paths]
+    return [explain_photo(pair, file, folder) for file in files]

@@ -1,0 +1,71 @@
+"""The rows of the comparison: each method with the options it runs under.
+
+Budgets are those a 2-core machine can pay; the authors' are in
+:data:`FULL_BUDGET`. A results file's card states which were used.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from explainer.attribution import METHODS, PAPER_METHODS, get_method
+from explainer.checkpoints import CheckpointError, load_explainer
+from explainer.contenders import Contender
+from explainer.errors import UserError
+
+CONTROLS = ("zero", "half", "one", "ellipse", "ground_truth")
+
+BUDGET: Mapping[str, Mapping[str, Any]] = {
+    "rise": {"n_masks": 500},
+    "extremal_perturbation": {"iterations": 100},
+    "igos": {"iterations": 15, "steps": 20},
+}
+"""Options of the iterative methods that keep a comparison to minutes."""
+
+FULL_BUDGET: Mapping[str, Mapping[str, Any]] = {
+    "rise": {"n_masks": 8000},
+    "extremal_perturbation": {"iterations": 800},
+    "igos": {"iterations": 20, "steps": 15},
+}
+"""What the paper's authors ran."""
+
+
+def _names(asked: Sequence[str]) -> list[str]:
+    """Return the methods asked for; "all" are the paper's and controls."""
+    names = [n.strip() for n in asked if n.strip()]
+    if "all" in names:
+        return [*PAPER_METHODS, *CONTROLS]
+    for name in names:
+        get_method(name)
+    return names
+
+
+def contenders(
+    asked: Sequence[str],
+    *,
+    preset: str,
+    classes: tuple[str, ...],
+    explainer: str | None = None,
+    rtis: str | None = None,
+    device: str = "cpu",
+    budget: Mapping[str, Mapping[str, Any]] = BUDGET,
+) -> dict[str, Contender]:
+    """Return the methods asked for, ready for an evaluation.
+
+    ``explainer`` and ``rtis`` are checkpoints; by default the shipped ones
+    of the preset. Raises :class:`UserError` where one is missing.
+    """
+    rows = {}
+    where = {"explainer": explainer, "rtis": rtis}
+    for name in _names(asked):
+        options = dict(budget.get(name, {}))
+        if name in where:
+            try:
+                network = load_explainer(where[name] or preset, classes, name)
+            except CheckpointError as error:
+                raise UserError(
+                    f"{name} needs a trained network: {error}; train one and "
+                    f"pass it with --{name}, or leave the method out"
+                ) from error
+            options["network"] = network.to(device)
+        rows[name] = Contender(METHODS[name], options)
+    return rows
