@@ -1,0 +1,245 @@
+"""Extremal perturbations: each part by hand, the whole on a known patch."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from explainer.attribution.extremal_perturbation import (
+    area_loss,
+    blur_pyramid,
+    bump,
+    choose_area,
+    contrastive_reward,
+    extremal_perturbation,
+    perturb,
+    plain_reward,
+    smooth_masks,
+    smooth_max,
+)
+
+SIZE = 48
+TOP, LEFT, SIDE = 8, 24, 14  # a patch of 8.5% of the image
+
+
+class StripesInAPatch(nn.Module):
+    """Class 0 reads stripes in a patch, class 1 reads them elsewhere."""
+
+    def __init__(self):
+        super().__init__()
+        columns = torch.arange(SIZE) // 2 % 2
+        self.register_buffer("stripes", (2.0 * columns - 1).expand(SIZE, -1))
+        patch = torch.zeros(SIZE, SIZE)
+        patch[TOP : TOP + SIDE, LEFT : LEFT + SIDE] = 1
+        self.register_buffer("patch", patch)
+
+    def forward(self, images):
+        contrast = (images - 0.5).mean(1) * self.stripes
+        inside = (contrast * self.patch).sum((1, 2)) / self.patch.sum()
+        outside = (contrast * (1 - self.patch)).sum((1, 2))
+        outside = outside / (1 - self.patch).sum()
+        return 20 * torch.stack([inside, outside], 1)
+
+
+@pytest.fixture
+def patch_model():
+    return StripesInAPatch()
+
+
+@pytest.fixture
+def stripes(patch_model):
+    return (0.5 + 0.5 * patch_model.stripes).expand(1, 3, -1, -1).clone()
+
+
+def test_rewards_by_hand():
+    logits = torch.tensor([[1.0, 4.0, -2.0], [1.0, 4.0, -2.0]])
+    classes = torch.tensor([1, 2])
+    assert plain_reward(logits, classes).tolist() == [4, -2]
+    assert contrastive_reward(logits, classes).tolist() == [3, -6]
+    assert contrastive_reward(logits[:, :1], classes * 0).tolist() == [1, 1]
+
+
+def test_smooth_max_by_hand():
+    values = torch.tensor([0.0, 1.0])
+    expected = math.e / (1 + math.e)
+    assert smooth_max(values, 0, 1.0).item() == pytest.approx(expected)
+    assert smooth_max(values, 0, 1e6).item() == pytest.approx(0.5)
+    assert smooth_max(values, 0, 1e-6).item() == pytest.approx(1)
+
+
+@given(
+    st.lists(st.floats(0, 1, width=32), min_size=2, max_size=9),
+    st.floats(0.02, 10),
+)
+def test_smooth_max_lies_between_the_mean_and_the_maximum(values, t):
+    values = torch.tensor(values)
+    found = smooth_max(values, 0, t).item()
+    assert values.mean().item() - 1e-5 <= found
+    assert found <= values.max().item() + 1e-5
+    constant = values[:1].expand(4)
+    assert smooth_max(constant, 0, t).item() == pytest.approx(
+        values[0].item(), abs=1e-6
+    )
+
+
+def test_the_bump_is_flat_and_then_falls_like_a_gaussian():
+    found = bump(torch.tensor([0.0, 0.5, 1.0, 1.5])).tolist()
+    assert found == pytest.approx([1, 1, math.exp(-0.5), math.exp(-2)])
+
+
+def test_one_cell_grows_to_a_smooth_spot_that_reaches_one():
+    cells = torch.zeros(1, 21, 21)
+    cells[0, 10, 10] = 1
+    mask = smooth_masks(cells, (21, 21), sigma=3)[0]
+    assert mask[10, 10].item() == pytest.approx(1, abs=1e-4)
+    # In the flat part of the kernel only one cell speaks up: k = 1.
+    assert mask[10, 11].item() == pytest.approx(1, abs=1e-4)
+    assert mask[10, 13].item() == pytest.approx(math.exp(-0.5), abs=0.01)
+    assert mask[10, 10:].diff().max() <= 0
+    assert mask[10, 16:].max() == 0
+    torch.testing.assert_close(mask, mask.T)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.0, 1.0))
+def test_smooth_masks_stay_below_the_cells_and_above_plain_smoothing(
+    seed, ceiling
+):
+    draw = torch.Generator().manual_seed(seed)
+    cells = ceiling * torch.rand(2, 12, 12, generator=draw)
+    masks = smooth_masks(cells, (24, 24), sigma=3)
+    plain = smooth_masks(cells, (24, 24), sigma=3, temperature=1e6)
+    assert masks.min() >= 0
+    assert masks.max() <= cells.max() + 1e-6
+    assert (masks >= plain - 1e-5).all()
+
+
+def test_all_cells_on_come_close_to_one():
+    masks = smooth_masks(torch.ones(1, 32, 32), (64, 64), sigma=3)
+    assert masks.min() > 0.98
+    assert masks.max() <= 1
+
+
+def test_area_loss_by_hand():
+    masks = torch.tensor([[[1.0, 0.0], [0.5, 0.0]]]).expand(3, 2, 2)
+    areas = torch.tensor([0.25, 0.5, 1.0])
+    # Sorted 0, 0, .5, 1 against 0001, 0011 and 1111.
+    expected = [0.25 / 4, 0.25 / 4, (1 + 1 + 0.25) / 4]
+    assert area_loss(masks, areas).tolist() == pytest.approx(expected)
+
+
+def test_a_binary_mask_of_the_right_area_costs_nothing_wherever_it_is():
+    masks = torch.zeros(2, 10, 10)
+    masks[0, 2:6, 3:8] = 1
+    masks[1, :, 4:6] = 1
+    assert area_loss(masks, torch.tensor([0.2, 0.2])).tolist() == [0, 0]
+    assert area_loss(masks, torch.tensor([0.3, 0.1])).tolist() == (
+        pytest.approx([0.1, 0.1])
+    )
+
+
+def test_perturb_reads_the_pyramid_where_the_mask_says():
+    images = torch.rand(2, 3, 20, 24)
+    pyramids = blur_pyramid(images, 4.0, levels=5)
+    assert pyramids.shape == (2, 5, 3, 20, 24)
+    assert torch.equal(pyramids[:, 0], images)
+    which = torch.tensor([1, 0, 1])
+    masks = torch.stack(
+        [torch.ones(20, 24), torch.zeros(20, 24), torch.full((20, 24), 0.625)]
+    )
+    masks[0, :, 12:] = 0.5
+    seen = perturb(pyramids, which, masks)
+    torch.testing.assert_close(seen[0, ..., :12], images[1, ..., :12])
+    torch.testing.assert_close(seen[0, ..., 12:], pyramids[1, 2, ..., 12:])
+    torch.testing.assert_close(seen[1], pyramids[0, 4])
+    between = (pyramids[1, 1] + pyramids[1, 2]) / 2
+    torch.testing.assert_close(seen[2], between)
+
+
+def test_perturb_passes_the_gradient_of_the_blur():
+    pyramids = torch.zeros(1, 3, 3, 2, 2)
+    pyramids[0, 0] = 1  # one step down the pyramid loses 1, the next nothing
+    masks = torch.tensor([[[0.75, 0.25], [1.0, 0.0]]], requires_grad=True)
+    perturb(pyramids, torch.tensor([0]), masks)[0, 0].sum().backward()
+    assert masks.grad.tolist() == [[[2, 0], [2, 0]]]
+
+
+def test_the_smallest_sufficient_area_is_kept_else_the_largest():
+    logits = torch.tensor([[1.0, 3, 2], [1, 2, 2.5], [5, 0, 0], [0, 0, 0]])
+    full = torch.tensor([2.0, 3, 5, 0])
+    assert choose_area(logits, full).tolist() == [1, 2, 0, 0]
+
+
+@pytest.mark.parametrize("reward", ["plain", "contrastive"])
+def test_a_model_that_sums_a_patch_gets_that_patch(
+    reward, patch_model, stripes
+):
+    masks = extremal_perturbation(
+        patch_model,
+        stripes,
+        torch.tensor([[1.0, 1.0]]),
+        areas=(0.085,),
+        iterations=60,
+        reward=reward,
+        jitter=False,
+        smoothing=0.02,
+    )
+    patch = patch_model.patch.bool()
+    found = masks[0, 0] > 0.5
+    iou = (found & patch).sum() / (found | patch).sum()
+    assert iou > 0.7
+    # The other class is seen anywhere but there.
+    assert (masks[0, 1] * patch).sum() < 0.1 * masks[0, 1].sum()
+
+
+def test_chunks_change_nothing(patch_model, stripes):
+    images = torch.cat([stripes, stripes.flip(2) * 0.8, stripes])
+    targets = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    whole, parts = (
+        extremal_perturbation(
+            patch_model, images, targets, iterations=8, batch_size=n
+        )
+        for n in (128, 5)
+    )
+    torch.testing.assert_close(whole, parts, atol=1e-5, rtol=1e-5)
+
+
+def test_fewer_iterations_reach_the_same_area_weight(patch_model, stripes):
+    """After few steps, too, the mask is close to binary of its area."""
+    masks = extremal_perturbation(
+        patch_model,
+        stripes,
+        torch.tensor([[1.0, 0.0]]),
+        areas=(0.2,),
+        iterations=60,
+        jitter=False,
+        smoothing=0,
+    )
+    assert masks[0, 0].mean().item() == pytest.approx(0.2, abs=0.03)
+
+
+def test_lengths_scale_with_the_image(patch_model):
+    """Twice the pixels, the same cells: the same mask, twice as large."""
+
+    class Halved(nn.Module):
+        def forward(self, images):
+            return patch_model(nn.functional.avg_pool2d(images, 2))
+
+    small = 0.5 + 0.5 * patch_model.stripes.expand(1, 3, -1, -1)
+    large = nn.functional.interpolate(small, scale_factor=2)
+    targets = torch.tensor([[1.0, 0.0]])
+    options = {"areas": (0.1,), "iterations": 40, "jitter": False}
+    a = extremal_perturbation(patch_model, small, targets, **options)
+    b = extremal_perturbation(Halved(), large, targets, **options)
+    shrunk = nn.functional.avg_pool2d(b, 2)
+    assert (a - shrunk).abs().mean() < 0.02
+
+
+def test_an_unknown_reward_is_named(patch_model, stripes):
+    with pytest.raises(ValueError, match="no reward 'most'; known: contr"):
+        extremal_perturbation(
+            patch_model, stripes, torch.ones(1, 2), reward="most"
+        )
