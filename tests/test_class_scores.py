@@ -1,0 +1,121 @@
+import json
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from explainer.attribution import ground_truth, one, zero
+from explainer.class_scores import ClassScores, class_scores, masked_scores
+from explainer.contenders import Contender, EvaluationError
+from explainer.data.base import Sample, labels_in
+
+
+class Halves:
+    """Left and right half: 0 shows a and b, 1 a alone, 2 b alone, 3 none."""
+
+    classes = ("a", "b", "c")
+    halves = ((1, 2), (1, 0), (0, 2), (0, 0))
+
+    def __len__(self) -> int:
+        return len(self.halves)
+
+    def __getitem__(self, index: int) -> Sample:
+        left, right = self.halves[index]
+        ids = torch.tensor([[left, left, right, right]] * 2)
+        image = torch.stack([(ids == c).float() for c in (1, 2, 3)])
+        return Sample(image, labels_in(ids, 3), ids, str(index))
+
+
+class Counter(nn.Module):
+    """The logit of a class is four times the area of its colour."""
+
+    mean = torch.zeros(3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return 4 * images.mean((2, 3))
+
+
+def softmax(*logits: float) -> list[float]:
+    total = sum(map(math.exp, logits))
+    return [math.exp(x) / total for x in logits]
+
+
+def scores(method: Any, **options: Any) -> ClassScores:
+    return class_scores(Contender(method), Counter(), Halves(), **options)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_by_hand(batch_size: int) -> None:
+    table = scores(ground_truth, classes=["a", "b"], batch_size=batch_size)
+    assert table.columns == ["none", "a", "b"]
+    assert table.n == [2, 2]
+    both, a_alone, nothing = (
+        softmax(2, 2, 0),
+        softmax(2, 0, 0),
+        softmax(0, 0, 0),
+    )
+    # Row a: image 0 (a and b) and image 1 (a alone).
+    row_a = [
+        (both[0] + a_alone[0]) / 2,  # unmasked
+        (a_alone[0] + a_alone[0]) / 2,  # with the mask of a
+        (a_alone[1] + nothing[0]) / 2,  # with the mask of b
+    ]
+    assert table.scores[0] == pytest.approx(row_a, abs=1e-6)
+    # By symmetry row b has the same, with a and b in each other's place.
+    row_b = [row_a[0], row_a[2], row_a[1]]
+    assert table.scores[1] == pytest.approx(row_b, abs=1e-6)
+    low, high = table.ci[0][0] or (math.nan, math.nan)
+    assert (low, high) == pytest.approx((both[0], a_alone[0]), abs=1e-6)
+
+
+def test_thresholds_are_averaged() -> None:
+    images = Halves()[1].image[None]
+    mask = torch.full((1, 1, 2, 4), 0.35)  # kept at 0.1, 0.2 and 0.3
+    got = masked_scores(Counter(), images, mask, torch.zeros(1, 3, 1, 1))
+    seen, unseen = softmax(2, 0, 0), softmax(0, 0, 0)
+    want = [(3 * s + 6 * u) / 9 for s, u in zip(seen, unseen, strict=True)]
+    assert got.shape == (1, 2, 3)
+    assert got[0, 0].tolist() == pytest.approx(seen)
+    assert got[0, 1].tolist() == pytest.approx(want)
+
+
+def test_all_classes_are_asked_for_and_constants_show_all_or_nothing() -> (
+    None
+):
+    asked = []
+
+    def method(c: nn.Module, x: Tensor, t: Tensor, **options: Any) -> Tensor:
+        asked.append(t)
+        return one(c, x, t)
+
+    table = scores(method, classes=["b", "a"])
+    assert torch.cat(asked).tolist() == [[1, 1, 0]] * 3
+    for row in table.scores:
+        assert row[1:] == pytest.approx([row[0]] * 2)
+    for row in scores(zero, classes=["a", "b"]).scores:
+        assert row[1:] == pytest.approx([1 / 3] * 2)
+
+
+def test_a_class_without_images_has_an_empty_row() -> None:
+    table = scores(one)
+    assert table.n == [2, 2, 0]
+    assert table.scores[2] == table.ci[2] == [None] * 4
+    made = table.to_json()
+    assert json.loads(json.dumps(made))["scores"] == made["scores"]
+
+
+def test_limits() -> None:
+    assert scores(one, limit=2).n == [2, 1, 0]
+    limited = Contender(one, limit=1)
+    assert class_scores(limited, Counter(), Halves(), limit=2).n == [1, 1, 0]
+
+
+def test_bad_classes_are_refused() -> None:
+    with pytest.raises(EvaluationError, match="no class zebra; the data has"):
+        scores(one, classes=["a", "zebra"])
+    with pytest.raises(EvaluationError, match="no class given"):
+        scores(one, classes=[])
+    with pytest.raises(EvaluationError, match="no image shows any"):
+        scores(one, classes=["c"])
