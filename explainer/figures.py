@@ -9,9 +9,11 @@ readers tell apart, and letters that stay legible on a phone.
 import io
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import torch
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -34,10 +36,10 @@ COLOURS = (
     "#882255",  # wine (Tol's; Okabe and Ito's eighth is black)
 )
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "axes.edgecolor": "#666666",
     "axes.grid": False,
-    "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
+    "axes.prop_cycle": cycler(color=COLOURS),
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlesize": 11,
@@ -89,7 +91,7 @@ def _scale(picture: Picture, axes: Sequence[Axes], mask: AxesImage) -> None:
     """Draw the one scale that all masks of a picture share."""
     bar = picture.colorbar(
         mask,
-        ax=list(axes),
+        ax=axes,
         location="bottom",
         shrink=0.5,
         aspect=30,
@@ -110,7 +112,7 @@ def _tag(ax: Axes, text: str, colour: str, line: int) -> None:
     ax.annotate(
         text,
         (0.5, 0),
-        (0, -11 - 15 * line),
+        (0, -12 - 17 * line),
         xycoords="axes fraction",
         textcoords="offset points",
         ha="center",
@@ -131,10 +133,10 @@ def overlay(
     """
     weights = torch.tensor([0.299, 0.587, 0.114]).reshape(3, 1, 1)
     grey = (image.detach().float().cpu() * weights).sum(0, keepdim=True)
-    result = (0.25 + 0.7 * grey).expand(3, -1, -1)
+    result = (0.4 + 0.55 * grey).expand(3, -1, -1)
     for mask, colour in zip(masks.detach().cpu(), colours, strict=False):
         ink = torch.tensor(to_rgb(colour)).reshape(3, 1, 1)
-        result = composite(result, 1 - 0.75 * mask.float(), ink)
+        result = composite(result, 1 - 0.85 * mask.float(), ink)
     return result
 
 
@@ -163,7 +165,7 @@ def draw(images: Tensor, masks: Tensor, classes: Sequence[str]) -> Picture:
     colour_of = {c: COLOURS[i % len(COLOURS)] for i, c in enumerate(shown)}
     most = max(1, int(explained.sum(1).max()))
     side = (WIDTH - 0.3) / max(len(images), 2)
-    picture = _picture(3 * side * _shape(images) + 0.23 * most + 0.25)
+    picture = _picture(3 * side * _shape(images) + 0.24 * most + 0.15)
     axes = picture.subplots(3, len(images), squeeze=False)
     kept = masks.amax(1, keepdim=True) * images
     for i, image in enumerate(images):
@@ -173,11 +175,11 @@ def draw(images: Tensor, masks: Tensor, classes: Sequence[str]) -> Picture:
         _show(axes[1, i], overlay(image, masks[i, present], colours))
         _show(axes[2, i], kept[i])
         for line, c in enumerate(present):
-            _tag(axes[1, i], classes[c], colour_of[c], line)
+            _tag(axes[2, i], classes[c], colour_of[c], line)
         if not present:
-            _tag(axes[1, i], "none found", "#dddddd", 0)
+            _tag(axes[2, i], "none found", "#dddddd", 0)
     for ax, title in zip(axes[:, 0], ("image", "masks", "kept"), strict=True):
-        ax.set_ylabel(title)
+        ax.set_ylabel(title, fontsize=10)
     return picture
 
 
@@ -205,7 +207,7 @@ def strip(
     for ax in axes[len(panels) :]:
         ax.set_axis_off()
     if drawn is not None:
-        _scale(picture, axes, drawn)
+        _scale(picture, list(axes), drawn)
     return picture
 
 
@@ -237,7 +239,7 @@ def grid(
     for i, name in enumerate(rows or ()):
         axes[i, 0].set_ylabel(name)
     if mask is not None:
-        _scale(picture, axes.flatten(), mask)
+        _scale(picture, list(axes.flatten()), mask)
     return picture
 
 

@@ -1,0 +1,232 @@
+"""Figures hold what they should, and leave no trace behind."""
+
+import io
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from explainer.figures import (
+    COLOURS,
+    Picture,
+    bars,
+    curves,
+    draw,
+    grid,
+    overlay,
+    strip,
+)
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+CLASSES = ("disc", "ring", "star")
+
+
+def texts(picture):
+    return [text.get_text() for ax in picture.axes for text in ax.texts]
+
+
+def shown(ax):
+    """Pixels of an axes' one picture."""
+    (image,) = ax.get_images()
+    return np.asarray(image.get_array())
+
+
+def images(n, height=8, width=8):
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(n, 3, height, width, generator=generator)
+
+
+def history(n_rows, terms=("total", "area")):
+    return [
+        {
+            "step": 10 * i,
+            "seconds": 1.0,
+            **{f"train_{t}": 2.0 / i for t in terms},
+            **{f"val_{t}": 3.0 / i for t in terms},
+            "map": 0.5,
+        }
+        for i in range(1, n_rows + 1)
+    ]
+
+
+def test_draw_names_each_explained_class_below_its_image():
+    masks = torch.zeros(3, 3, 8, 8)
+    masks[0, 2] = 0.7
+    masks[1, 0, 2:4, 2:4] = 1
+    masks[1, 2] = 0.1
+
+    picture = draw(images(3), masks, CLASSES)
+
+    assert len(picture.axes) == 9
+    below = [
+        [text.get_text() for text in ax.texts] for ax in picture.axes[6:]
+    ]
+    assert below == [["star"], ["disc", "star"], ["none found"]]
+
+
+def test_draw_keeps_what_the_masks_keep_and_the_rest_is_black():
+    batch = images(2)
+    masks = torch.zeros(2, 3, 8, 8)
+    masks[0, 0, :4] = 1
+    masks[0, 1, 3:6] = 0.5
+
+    picture = draw(batch, masks, CLASSES)
+
+    m = torch.tensor([1, 1, 1, 1, 0.5, 0.5, 0, 0]).reshape(8, 1)
+    expected = (batch[0] * m).permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(shown(picture.axes[4]), expected, atol=1e-6)
+    assert (shown(picture.axes[5]) == 0).all()
+
+
+def test_a_class_has_one_colour_in_a_picture():
+    masks = torch.zeros(2, 3, 8, 8)
+    masks[0, :2] = 1
+    masks[1, 1] = 1
+
+    picture = draw(images(2), masks, CLASSES)
+
+    tags = [
+        (text.get_text(), text.get_bbox_patch().get_facecolor()[:3])
+        for ax in picture.axes
+        for text in ax.texts
+    ]
+    assert tags == [
+        ("disc", to_rgb(COLOURS[0])),
+        ("ring", to_rgb(COLOURS[1])),
+        ("ring", to_rgb(COLOURS[1])),
+    ]
+
+
+def test_draw_takes_one_image_and_more_classes_than_colours():
+    n = len(COLOURS) + 2
+    masks = torch.ones(1, n, 6, 9)
+
+    picture = draw(images(1, 6, 9), masks, [str(c) for c in range(n)])
+
+    assert texts(picture) == [str(c) for c in range(n)]
+
+
+def test_draw_takes_tensors_that_require_gradients():
+    masks = torch.full((1, 3, 8, 8), 0.5, requires_grad=True)
+
+    assert isinstance(draw(images(1), masks.sigmoid(), CLASSES), Picture)
+
+
+def test_overlay_paints_85_percent_of_the_colour_and_leaves_the_rest():
+    image = torch.full((3, 1, 2), 0.5)  # pale: 0.4 + 0.55 / 2 = 0.675
+    masks = torch.tensor([[[1.0, 0.0]]])
+
+    painted = overlay(image, masks, ["#ff0000"])
+
+    # 0.15 of 0.675, and 0.85 of red
+    expected = torch.tensor([[[0.95125, 0.675]], [[0.10125, 0.675]]])
+    torch.testing.assert_close(painted, expected[[0, 1, 1]])
+
+
+def test_strip_wraps_hides_the_empty_places_and_shares_one_scale():
+    panels = [*images(3), torch.full((8, 8), 0.3), torch.ones(1, 8, 8)]
+
+    picture = strip(panels, list("abcde"), columns=3)
+
+    titles = [ax.get_title() for ax in picture.axes]
+    assert titles == ["a", "b", "c", "d", "e", "", ""]  # and the scale
+    assert not picture.axes[5].axison
+    assert {ax.get_images()[0].get_clim() for ax in picture.axes[3:5]} == {
+        (0, 1)
+    }
+
+
+def test_images_alone_need_no_scale():
+    assert len(strip(list(images(2)), ["a", "b"]).axes) == 2
+    assert len(grid({"image": images(2)}).axes) == 2
+
+
+def test_grid_has_a_row_an_image_and_a_column_a_title():
+    columns = {
+        "image": images(2),
+        "$m$": torch.full((2, 1, 8, 8), 0.5),
+        "complement": torch.full((2, 8, 8), 0.5),
+    }
+
+    picture = grid(columns, ["first", "second"])
+
+    assert len(picture.axes) == 2 * 3 + 1
+    assert [ax.get_title() for ax in picture.axes[:3]] == list(columns)
+    assert [picture.axes[i].get_ylabel() for i in (0, 3)] == [
+        "first", "second",
+    ]  # fmt: skip
+    assert picture.axes[1].get_images()[0].get_clim() == (0, 1)
+
+
+def test_curves_have_a_panel_a_term_with_both_parts():
+    rows = history(3, ("total", "target_area", "smoothness"))
+
+    picture = curves(rows)
+
+    panels = picture.axes
+    assert [ax.get_title() for ax in panels if ax.axison] == [
+        "total", "target area", "smoothness",
+    ]  # fmt: skip
+    train, val = panels[1].lines
+    assert train.get_label() == "train"
+    assert list(train.get_xdata()) == [10, 20, 30]
+    assert list(train.get_ydata()) == [2, 1, 2 / 3]
+    assert list(val.get_ydata()) == [3, 1.5, 1]
+    (legend,) = picture.legends
+    assert [t.get_text() for t in legend.get_texts()] == ["train", "val"]
+
+
+def test_curves_can_be_drawn_before_the_first_validation():
+    picture = curves([])
+
+    assert picture.axes[0].get_title() == "total"
+    assert picture._repr_png_().startswith(b"\x89PNG")
+
+
+def test_bars_are_as_long_as_their_values():
+    series = {"whole": [0.9, 0.1, 0.5], "kept": torch.tensor([1, 0, 0.25])}
+
+    picture = bars(series, CLASSES, "probability", threshold=0.5)
+
+    (ax,) = picture.axes
+    widths = [[bar.get_width() for bar in group] for group in ax.containers]
+    assert widths == [[0.9, 0.1, 0.5], [1, 0, 0.25]]
+    assert [label.get_text() for label in ax.get_yticklabels()] == [*CLASSES]
+    assert ax.get_xlim() == (0, 1)
+    assert ax.get_xlabel() == "probability"
+    assert [line.get_xdata()[0] for line in ax.lines] == [0.5]
+
+
+EVERY_KIND = {
+    "draw": lambda: draw(images(6), torch.rand(6, 3, 8, 8), CLASSES),
+    "strip": lambda: strip([*images(4), torch.ones(8, 8)], list("abcde")),
+    "grid": lambda: grid({"x": images(3), "m": torch.rand(3, 8, 8)}),
+    "curves": lambda: curves(history(4)),
+    "bars": lambda: bars({"p": [0.1, 0.2, 0.3]}, CLASSES, "p"),
+}
+
+
+@pytest.mark.parametrize("kind", EVERY_KIND)
+def test_a_notebook_gets_a_png_of_one_width_on_white(kind):
+    content = EVERY_KIND[kind]()._repr_png_()
+
+    image = Image.open(io.BytesIO(content))
+    assert image.width == 728  # 5.6 inches at 130 dots
+    assert image.getpixel((0, 0))[:3] == (255, 255, 255)
+    assert image.height < 1500
+
+
+@pytest.mark.parametrize("kind", EVERY_KIND)
+def test_figures_leave_no_global_state_behind(kind):
+    settings = dict(matplotlib.rcParams)
+    figures = plt.get_fignums()
+
+    EVERY_KIND[kind]()._repr_png_()
+
+    assert dict(matplotlib.rcParams) == settings
+    assert plt.get_fignums() == figures
