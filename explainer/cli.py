@@ -9,7 +9,7 @@ import torch
 import typer
 
 from explainer.attribution.rtis import RTISWeights, rtis_loss
-from explainer.checkpoints import load, load_classifier, load_explainer
+from explainer.checkpoints import load, load_classifier
 from explainer.classifiers import build_classifier
 from explainer.data import LabelledImages, load_data
 from explainer.errors import UserError
@@ -19,7 +19,13 @@ from explainer.files import write_json
 from explainer.model import build_explainer, start_from
 from explainer.presets import PRESETS, Preset, get_preset
 from explainer.scoreboard import contenders
-from explainer.training import Run, fit_classifier, fit_explainer
+from explainer.training import (
+    Run,
+    fit_classifier,
+    fit_explainer,
+    mean_average_precision,
+    predict,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -314,6 +320,7 @@ def evaluate_command(
         rtis=rtis,
         device=on,
     )
+    quality = mean_average_precision(*predict(explanandum, test, device=on))
     results = evaluate(
         rows,
         explanandum,
@@ -323,7 +330,9 @@ def evaluate_command(
             targets=targets,  # type: ignore[arg-type]
             fill=chosen.fill,
             seed=0 if seed is None else seed,
+            steps=5,
         ),
+        notes={"preset": preset, "split": split, "classifier_map": quality},
         progress=True,
     )
     columns = ("accuracy", "iou", "iou_50", "saliency", "mae", "seconds")
@@ -331,6 +340,7 @@ def evaluate_command(
     for name in rows:
         values = "".join(f"{results[name][c]:>10.3f}" for c in columns)
         typer.echo(f"{name:<24}{values}")
+    typer.echo(f"classifier's mean average precision: {quality:.4f}")
     typer.echo(f"results in {json}")
 
 

@@ -251,6 +251,7 @@ def evaluate(
     out: Path,
     settings: Settings | None = None,
     limit: int | None = None,
+    notes: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Measure methods on images and write the table of results.
@@ -273,6 +274,8 @@ def evaluate(
         What all methods have in common; by default the paper's way.
     limit:
         At most so many images for every method: the first with a target.
+    notes:
+        What the card should say besides.
     progress:
         Show a bar for each method.
 
@@ -337,6 +340,7 @@ def evaluate(
             for name, contender in methods.items()
         },
         "command": command_line(),
+        **(notes or {}),
         **made_with,
     }
     write_json(out, results)

@@ -186,7 +186,7 @@ class DeepLab(nn.Module):
 
 
 def small(
-    n_classes: int, *, width: int = 24, decoder_width: int = 32
+    n_classes: int, *, width: int = 32, decoder_width: int = 32
 ) -> EncoderDecoder:
     """Build the Explainer of the scenes: 0.36 M parameters."""
     encoder = SmallEncoder(width)

@@ -37,7 +37,7 @@ VERSION = 1
 SPLITS = {"train": 0, "val": 1, "test": 2}
 LENGTHS = {"train": 12000, "val": 500, "test": 500}
 GREY = 0.5
-MIN_VISIBLE = 0.6
+MIN_VISIBLE = 0.8
 SUPERSAMPLING = 2
 
 
@@ -82,10 +82,9 @@ def _cross(u: Array, v: Array) -> Inside:
     return (np.minimum(a, b) <= 0.28) & (np.maximum(a, b) <= 0.95)
 
 
-def _heart(u: Array, v: Array) -> Inside:
-    x, y = 1.25 * u, 1.25 * v
-    f = x * x + y * y - 1
-    return f * f * f - x * x * y * y * y <= 0
+def _hourglass(u: Array, v: Array) -> Inside:
+    a, b = np.abs(u), np.abs(v)
+    return (a <= b + 0.1) & (b <= 0.85)
 
 
 def _crescent(u: Array, v: Array) -> Inside:
@@ -100,7 +99,7 @@ SHAPES: dict[str, Callable[[Array, Array], Inside]] = {
     "triangle": _triangle,
     "star": _star,
     "cross": _cross,
-    "heart": _heart,
+    "hourglass": _hourglass,
     "crescent": _crescent,
 }
 CLASSES = tuple(SHAPES)
