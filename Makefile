@@ -15,7 +15,7 @@ SOURCES := $(PACKAGE) pyproject.toml
 
 .DEFAULT_GOAL := help
 .PHONY: help book serve links test lint chapters benchmark set-repository \
-	clean
+	weights clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' \
@@ -76,6 +76,22 @@ $(BIN)/pip install --quiet --editable '.[$(1)]'
 endef
 
 # --- now and then ------------------------------------------------------
+
+# An hour or so on two cores; interrupted, it goes on where it was.
+weights: .venv/.test  ## Train the shipped scenes weights again
+	$(BIN)/explainer train classifier --out runs/scenes_classifier
+	$(BIN)/explainer train explainer --out runs/scenes_explainer \
+		--classifier runs/scenes_classifier
+	$(BIN)/explainer train explainer --out runs/scenes_rtis --loss rtis \
+		--classifier runs/scenes_classifier
+	$(BIN)/explainer evaluate --methods explainer,rtis,ellipse \
+		--classifier runs/scenes_classifier \
+		--explainer runs/scenes_explainer --rtis runs/scenes_rtis \
+		--json runs/scenes.json
+	for kind in classifier explainer rtis; do \
+		$(BIN)/python tools/ship_weights.py runs/scenes_$$kind \
+			scenes_$$kind runs/scenes.json || exit 1; \
+	done
 
 serve: book  ## Build the book and show it at http://localhost:8000
 	$(BIN)/python -m http.server 8000 --bind 127.0.0.1 \

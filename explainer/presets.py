@@ -73,7 +73,7 @@ PRESETS: dict[str, Preset] = {
         size=64,
         classifier="small_cnn",
         classifier_training=TrainingConfig(
-            steps=9_000,
+            steps=7_000,
             batch_size=32,
             learning_rate=1e-2,
             weight_decay=1e-2,
@@ -82,7 +82,7 @@ PRESETS: dict[str, Preset] = {
             eval_every=1000,
             flip=True,
         ),
-        masked_inputs=MaskedInputs(smoothing=0.02),
+        masked_inputs=MaskedInputs(masked=0.4, blank=0.05, smoothing=0.02),
         explainer="small",
         encoder_from_classifier=True,
         explainer_training=TrainingConfig(
