@@ -84,17 +84,28 @@ PRESETS: dict[str, Preset] = {
         ),
         masked_inputs=MaskedInputs(masked=0.4, blank=0.05, smoothing=0.02),
         explainer="small",
+        explainer_options={"sharpness": 2.0},
         encoder_from_classifier=True,
         explainer_training=TrainingConfig(
-            steps=6_000,
+            steps=4_500,
             batch_size=32,
-            learning_rate=2e-3,
+            learning_rate=4e-3,
             schedule="cosine",
             warmup=100,
             eval_every=500,
             flip=True,
         ),
-        weights=LossWeights(),
+        # Smaller images than the paper's have more edge per area, hence
+        # less smoothness; their objects are smaller, hence b; and with the
+        # paper's weight of the area masks stay larger than the objects.
+        weights=LossWeights(
+            entropy=2,
+            bound=1,
+            target_area=0.6,
+            non_target_area=0.5,
+            smoothness=0.1,
+            b=0.2,
+        ),
     ),
     "animals": Preset(
         data="voc2007",
