@@ -21,11 +21,12 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, Subset
 from torchmetrics.functional.classification import (
-    multilabel_average_precision,
+    binary_average_precision,
 )
 from tqdm.auto import tqdm
 
@@ -260,6 +261,9 @@ def _fit(
     state = _load_last(folder, config)
     write_json(folder / "config.json", config)
     torch.manual_seed(training.seed)
+    # Accelerate keeps the first run's device and precision for all later
+    # ones of a process; every run has its own here.
+    AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(
         mixed_precision=training.mixed_precision,
         cpu=device == "cpu",
@@ -295,70 +299,70 @@ def _fit(
     average = _Average()
     seconds = sum(row.get("seconds", 0.0) for row in history)
     since = time.perf_counter()
-    bar = tqdm(
+    stopped = training.patience is not None and stale >= training.patience
+    with tqdm(
         total=training.steps,
         initial=step,
         disable=not (progress and accelerator.is_main_process),
         unit="step",
-    )
-    stopped = training.patience is not None and stale >= training.patience
-    for batch in () if stopped else loader:
-        seed = _seed_of(training.seed, step) + accelerator.process_index
-        torch.manual_seed(seed)  # dropout draws from the global stream
-        generator = torch.Generator(accelerator.device).manual_seed(seed)
-        batch = _to_device(batch, accelerator.device)
-        if training.flip:
-            batch = flip(batch, torch.Generator().manual_seed(seed))
-        for group in optimizer.param_groups:
-            group["lr"] = _learning_rate(training, step)
-        net.train()
-        with accelerator.autocast():
-            loss = batch_loss(net, batch, generator)
-        optimizer.zero_grad(set_to_none=True)
-        accelerator.backward(loss.total)
-        optimizer.step()
-        average.add(loss)
-        step += 1
-        bar.update()
-        if step % 20 == 0:
-            bar.set_postfix(_short(average.read()))
-        if step % training.eval_every and step != training.steps:
-            continue
-        trained = average.read()
-        if not math.isfinite(trained["total"]):
-            raise TrainingError(
-                f"the loss is not a number by step {step}; lower the "
-                "learning rate, and check the data for broken images"
-            )
-        average = _Average()
-        bare = accelerator.unwrap_model(net)
-        held_out = _validate(bare, batch_loss, val, training, accelerator)
-        row = {
-            "step": step,
-            "seconds": round(time.perf_counter() - since, 3),
-            **{f"train_{k}": v for k, v in trained.items()},
-            **{f"val_{k}": v for k, v in held_out.items()},
-            **score(bare, accelerator.device),
-        }
-        since = time.perf_counter()
-        seconds += row["seconds"]
-        history.append(row)
-        # Without patience the last weights count, not a lucky validation.
-        better = held_out["total"] < best - training.min_delta
-        stale = 0 if better else stale + 1
-        if better:
-            best = held_out["total"]
-        if accelerator.is_main_process:
-            if better or training.patience is None:
-                save_weights(folder / "model.safetensors", bare, config)
-            _save_last(folder, bare, optimizer, step, best, stale)
-            lines = "".join(json.dumps(r) + "\n" for r in history)
-            write_atomically(folder / "metrics.jsonl", lines.encode())
-            if on_validation is not None:
-                on_validation(history)
-        if training.patience is not None and stale >= training.patience:
-            break
-    bar.close()
+    ) as bar:
+        for batch in () if stopped else loader:
+            seed = _seed_of(training.seed, step) + accelerator.process_index
+            torch.manual_seed(seed)  # dropout draws from the global stream
+            generator = torch.Generator(accelerator.device).manual_seed(seed)
+            batch = _to_device(batch, accelerator.device)
+            if training.flip:
+                batch = flip(batch, torch.Generator().manual_seed(seed))
+            for group in optimizer.param_groups:
+                group["lr"] = _learning_rate(training, step)
+            net.train()
+            with accelerator.autocast():
+                loss = batch_loss(net, batch, generator)
+            optimizer.zero_grad(set_to_none=True)
+            accelerator.backward(loss.total)
+            optimizer.step()
+            average.add(loss)
+            step += 1
+            bar.update()
+            if step % 20 == 0:
+                bar.set_postfix(_short(average.read()))
+            if step % training.eval_every and step != training.steps:
+                continue
+            trained = average.read()
+            average = _Average()
+            bare = accelerator.unwrap_model(net)
+            held_out = _validate(bare, batch_loss, val, training, accelerator)
+            if not math.isfinite(trained["total"] + held_out["total"]):
+                raise TrainingError(
+                    f"the loss is not a number by step {step}; lower the "
+                    "learning rate, and check the data for broken images"
+                )
+            row = {
+                "step": step,
+                "seconds": round(time.perf_counter() - since, 3),
+                **{f"train_{k}": v for k, v in trained.items()},
+                **{f"val_{k}": v for k, v in held_out.items()},
+                **score(bare, accelerator.device),
+            }
+            since = time.perf_counter()
+            seconds += row["seconds"]
+            history.append(row)
+            # Without patience the last weights count, not a lucky validation.
+            better = held_out["total"] < best - training.min_delta
+            stale = 0 if better else stale + 1
+            if better:
+                best = held_out["total"]
+            if accelerator.is_main_process:
+                if better or training.patience is None:
+                    save_weights(folder / "model.safetensors", bare, config)
+                lines = "".join(json.dumps(r) + "\n" for r in history)
+                write_atomically(folder / "metrics.jsonl", lines.encode())
+                # Last: records beyond it are dropped on resuming.
+                _save_last(folder, bare, optimizer, step, best, stale)
+                if on_validation is not None:
+                    on_validation(history)
+            if training.patience is not None and stale >= training.patience:
+                break
     if accelerator.is_main_process:
         write_json(
             folder / "card.json",
@@ -446,15 +450,15 @@ def predict(
 
 
 def mean_average_precision(logits: Tensor, labels: Tensor) -> float:
-    """Return the mean over classes that occur of the average precision."""
-    occurring = labels.sum(0) > 0
-    per_class = multilabel_average_precision(
-        logits.sigmoid()[:, occurring],
-        labels[:, occurring].long(),
-        num_labels=int(occurring.sum()),
-        average="none",
-    )
-    return float(per_class.mean())
+    """Return the mean over classes that occur of the average precision.
+
+    ``logits`` and ``labels`` are ``(N, C)``; NaN where no class occurs.
+    """
+    per_class = [
+        binary_average_precision(logits[:, c].sigmoid(), labels[:, c].long())
+        for c in labels.any(0).nonzero()[:, 0].tolist()
+    ]
+    return float(torch.stack(per_class).mean()) if per_class else math.nan
 
 
 def labelled(data: LabelledImages) -> tuple[LabelledImages, int]:
