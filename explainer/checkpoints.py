@@ -6,6 +6,7 @@ options, the classes and the image size. Nothing is ever unpickled.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -76,12 +77,16 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     }, config
 
 
-def _fill_in(
-    module: nn.Module, state: dict[str, Tensor], path: Path
+def _rebuild(
+    build: Callable[[], nn.Module], state: dict[str, Tensor], path: Path
 ) -> nn.Module:
+    """Build the network that a header describes and fill in its weights."""
     try:
+        module = build()
         module.load_state_dict(state)
-    except RuntimeError as error:
+    except UserError as error:
+        raise CheckpointError(f"{path} cannot be loaded: {error}") from error
+    except (KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(
             f"the weights in {path} do not fit the architecture that its "
             "header names; the file was changed or written by another version"
@@ -92,8 +97,8 @@ def _fill_in(
 def _expect(config: dict[str, Any], kind: str, path: Path) -> None:
     if config.get("kind") != kind:
         raise CheckpointError(
-            f"{path} holds a {config.get('kind', 'thing of no kind')}, "
-            f"not a {kind}"
+            f"{path} is a checkpoint of kind {config.get('kind')!r}, where "
+            f"{kind!r} is asked for"
         )
 
 
@@ -109,8 +114,9 @@ def shipped(name: str) -> Path:
     if not path.is_file() or not card.is_file():
         known = sorted(p.stem for p in folder.glob("*.safetensors"))
         raise CheckpointError(
-            f"no shipped weights named {name!r}; there are: "
-            f"{', '.join(known)}"
+            f"no shipped weights named {name!r} (there are: "
+            f"{', '.join(known) or 'none'}), and no run's folder or "
+            "checkpoint file either"
         )
     if json.loads(card.read_text())["sha256"] != sha256(path):
         raise CheckpointError(
@@ -123,9 +129,11 @@ def shipped(name: str) -> Path:
 def _locate(where: Path | str, kind: str) -> Path:
     """Turn a name, a run's folder or a file into a checkpoint's path."""
     path = Path(where)
-    if path.is_dir():
-        return path / "model.safetensors"
-    if path.suffix or path.exists():
+    in_run = path / "model.safetensors"
+    if in_run.is_file():
+        return in_run
+    # A folder of pictures may well be named "animals".
+    if path.is_file() or path.suffix == ".safetensors":
         return path
     return shipped(f"{where}_{kind}")
 
@@ -139,8 +147,15 @@ def load_classifier(where: Path | str) -> Frozen:
     path = _locate(where, "classifier")
     state, config = read_weights(path)
     _expect(config, "classifier", path)
-    module = build_classifier(config["architecture"], config["classes"])
-    loaded = frozen(_fill_in(module, state, path))
+    loaded = frozen(
+        _rebuild(
+            lambda: build_classifier(
+                config["architecture"], config["classes"]
+            ),
+            state,
+            path,
+        )
+    )
     loaded.config = config  # type: ignore[assignment]
     return loaded
 
@@ -159,15 +174,24 @@ def load_explainer(
     path = _locate(where, kind)
     state, config = read_weights(path)
     _expect(config, "explainer", path)
-    if classes is not None and tuple(config["classes"]) != tuple(classes):
+    known = config.get("classes", ())
+    if classes is not None and tuple(known) != tuple(classes):
         raise CheckpointError(
-            f"{path} explains the classes {', '.join(config['classes'])}, "
+            f"{path} explains the classes {', '.join(known)}, "
             f"not {', '.join(classes)}"
         )
-    module = build_explainer(
-        config["architecture"], len(config["classes"]), **config["options"]
+    # The checkpoint holds the backbone: nothing is downloaded for it.
+    options = {**config.get("options", {})}
+    if "pretrained_backbone" in options:
+        options["pretrained_backbone"] = False
+    module = _rebuild(
+        lambda: build_explainer(
+            config["architecture"], len(config["classes"]), **options
+        ),
+        state,
+        path,
     )
-    module = _fill_in(module, state, path).eval().requires_grad_(False)
+    module.eval().requires_grad_(False)
     module.config = config  # type: ignore[assignment]
     return module
 
