@@ -243,6 +243,8 @@ def _load_file(network: nn.Module, path: Path) -> None:
         raise WeightsError(
             f"{path} holds no plain state dict of tensors"
         ) from error
+    if not isinstance(state, dict):
+        raise WeightsError(f"{path} holds no plain state dict of tensors")
     own = network.state_dict()
     theirs = [v for v in state.values() if isinstance(v, Tensor)]
     if [v.shape for v in own.values()] != [v.shape for v in theirs]:
