@@ -1,5 +1,6 @@
 """Explain one's own pictures: files in, files out."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,20 @@ from PIL import Image
 from torch import Tensor
 
 from explainer.checkpoints import Pair
-from explainer.data import Photos, load_photo
+from explainer.data import DataError, Photos, load_photo
 from explainer.figures import overlay
+from explainer.files import write_atomically
 from explainer.masks import composite, make_fill
 
 
 def _save(image: Tensor, path: Path) -> None:
-    """Write ``(3, H, W)`` or ``(H, W)`` in [0, 1] as a PNG."""
+    """Write ``(3, H, W)`` or ``(H, W)`` in [0, 1] as a PNG, whole."""
     pixels = (image.clamp(0, 1) * 255).round().byte().cpu()
     if pixels.ndim == 3:
         pixels = pixels.permute(1, 2, 0)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels.numpy()).save(path)
+    content = io.BytesIO()
+    Image.fromarray(pixels.numpy()).save(content, "PNG")
+    write_atomically(path, content.getvalue())
 
 
 @torch.no_grad()
@@ -69,6 +72,16 @@ def explain_photo(pair: Pair, path: Path, folder: Path) -> dict[str, Any]:
 def explain_photos(
     pair: Pair, paths: Sequence[Path], folder: Path
 ) -> list[dict[str, Any]]:
-    """Explain pictures, or all pictures of folders: see above."""
+    """Explain pictures, or all pictures of folders: see above.
+
+    Raises :class:`DataError` when two pictures would share their files.
+    """
     files = [file for path in paths for file in Photos(path).paths]
+    stems = [file.stem for file in files]
+    shared = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if shared:
+        raise DataError(
+            f"several pictures are named {', '.join(shared)}; explain them "
+            "into different folders"
+        )
     return [explain_photo(pair, file, folder) for file in files]
