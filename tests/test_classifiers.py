@@ -1,0 +1,342 @@
+"""The classifiers, and the promise that a frozen one stays as it is."""
+
+import copy
+import pickle
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import skimage.data
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from explainer.classifiers import (
+    CLASSIFIERS,
+    HALVES,
+    Classifier,
+    SmallCNN,
+    SmallEncoder,
+    WeightsError,
+    _load_file,
+    build_classifier,
+    efficientnet_lite0,
+    frozen,
+    lite0_weights,
+    probabilities,
+    resnet50,
+    small_cnn,
+    vgg16,
+)
+from explainer.errors import UserError
+from explainer.losses import LossWeights, explainer_loss
+
+CLASSES = ("cat", "dog", "cow")
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def classifier() -> Classifier:
+    """One with everything that training mode upsets."""
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.Dropout(0.5),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 3),
+    )
+    return Classifier(network, CLASSES, cam_layer="1")
+
+
+def images(n: int = 4, size: int = 16) -> Tensor:
+    return torch.rand(n, 3, size, size, generator=torch.manual_seed(1))
+
+
+def buffers_of(module: nn.Module) -> dict[str, Tensor]:
+    return copy.deepcopy(dict(module.named_buffers()))
+
+
+# --- a classifier owns its normalisation --------------------------------
+
+
+def test_normalisation_by_hand() -> None:
+    classifier = Classifier(
+        nn.Flatten(), CLASSES, mean=(0.5, 0.0, 0.1), std=(0.5, 1.0, 0.2)
+    )
+    pixel = torch.tensor([1.0, 0.25, 0.3]).reshape(1, 3, 1, 1)
+    assert_close(classifier(pixel), torch.tensor([[1.0, 0.25, 1.0]]))
+
+
+def test_probabilities() -> None:
+    logits = torch.tensor([[0.0, 0.0]])
+    sigmoid = Classifier(nn.Identity(), "ab")
+    softmax = Classifier(nn.Identity(), "ab", multi_label=False)
+    assert_close(probabilities(sigmoid, logits), torch.tensor([[0.5, 0.5]]))
+    logits = torch.tensor([[0.0, 0.0, 0.0, 0.0]])
+    assert probabilities(softmax, logits).tolist() == [[0.25] * 4]
+    assert probabilities(nn.Identity(), logits).tolist() == [[0.5] * 4]
+
+
+def test_frozen_features_keep_their_statistics(
+    classifier: Classifier,
+) -> None:
+    """A fresh head trains, with its dropout; batch norm below it rests."""
+    classifier.network[:2].requires_grad_(False)
+    classifier.train()
+    before = buffers_of(classifier)
+    classifier(images())
+    assert_close(dict(classifier.named_buffers()), before, rtol=0, atol=0)
+    assert classifier.network[2].training
+    assert classifier.network[5].training
+    classifier.eval()
+    assert not any(m.training for m in classifier.modules())
+
+
+# --- frozen -------------------------------------------------------------
+
+
+def test_frozen_is_the_very_module(classifier: Classifier) -> None:
+    held = frozen(classifier)
+    assert held.classifier is classifier
+    assert frozen(held) is held
+    assert held.classes == CLASSES
+    assert held.cam_layer == "1"
+    assert held.multi_label
+    assert held.mean is classifier.mean
+    with pytest.raises(AttributeError):
+        _ = held.no_such_thing
+
+
+def test_parent_cannot_wake_a_frozen_classifier(
+    classifier: Classifier,
+) -> None:
+    """The authors' code trains with dropout on and statistics adrift."""
+    before = buffers_of(classifier)
+    with torch.no_grad():
+        expected = classifier.eval()(images())
+    classifier.train()
+    parent = nn.ModuleDict({"f": frozen(classifier), "e": nn.Dropout()})
+    parent.train()
+    assert parent["e"].training
+    assert not any(m.training for m in parent["f"].modules())
+    for _ in range(3):  # dropout would differ between calls
+        assert_close(parent["f"](images()), expected, rtol=0, atol=0)
+    assert_close(dict(classifier.named_buffers()), before, rtol=0, atol=0)
+
+
+def test_gradients_reach_the_input_not_the_parameters(
+    classifier: Classifier,
+) -> None:
+    held = frozen(classifier)
+    x = images().requires_grad_()
+    held(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.abs().max() > 0
+    assert not any(p.requires_grad for p in held.parameters())
+    assert all(p.grad is None for p in held.parameters())
+
+
+def test_frozen_classifiers_copy_and_pickle(classifier: Classifier) -> None:
+    held = frozen(classifier)
+    for twin in (copy.deepcopy(held), pickle.loads(pickle.dumps(held))):
+        assert_close(twin(images()), held(images()))
+        assert not twin.train().training
+
+
+def test_any_module_can_be_explained() -> None:
+    """Images to logits is all that is asked, sigmoid or softmax."""
+
+    class Plain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(x.mean((2, 3)))
+
+    plain, softmax = Plain(), Plain()
+    softmax.multi_label = False  # type: ignore[assignment]
+    softmax.load_state_dict(plain.state_dict())
+    labels = torch.eye(3)[[0, 1, 2, 0]]
+    losses = []
+    for module in (plain, softmax):
+        class_masks = torch.full((4, 3, 16, 16), 0.5, requires_grad=True)
+        loss = explainer_loss(
+            frozen(module), images(), labels, class_masks, LossWeights()
+        )
+        loss.total.backward()
+        assert class_masks.grad is not None
+        assert torch.isfinite(class_masks.grad).all()
+        losses.append(loss.terms["classification"].item())
+    assert losses[0] != losses[1]
+
+
+# --- the networks -------------------------------------------------------
+
+
+def trainable(classifier: Classifier) -> set[str]:
+    return {
+        name
+        for name, p in classifier.network.named_parameters()
+        if p.requires_grad
+    }
+
+
+def test_small_cnn() -> None:
+    classifier = small_cnn(CLASSES)
+    assert classifier(images(2, 64)).shape == (2, 3)
+    assert sum(p.numel() for p in classifier.parameters()) < 1_000_000
+    assert classifier.network.get_submodule(classifier.cam_layer)
+    assert isinstance(classifier.network, SmallCNN)
+    encoder = classifier.network.encoder
+    assert isinstance(encoder, SmallEncoder)
+    shapes = [f.shape[1:] for f in encoder(images(1, 64))]
+    assert [s[0] for s in shapes] == list(encoder.channels)
+    assert [s[1] for s in shapes] == [32, 16, 8]
+    with pytest.raises(WeightsError, match="use 'random'"):
+        small_cnn(CLASSES, "imagenet")
+
+
+def test_vgg16_is_the_papers() -> None:
+    with torch.device("meta"):  # its head alone has 119 M parameters
+        classifier = vgg16(CLASSES, "random").train()
+        logits = classifier(torch.rand(2, 3, 224, 224))
+    assert logits.shape == (2, 3)
+    network = classifier.network
+    assert trainable(classifier) == {
+        f"classifier.{i}.{what}"
+        for i in (0, 3, 6)
+        for what in ("weight", "bias")
+    }
+    sizes = [
+        (m.in_features, m.out_features)
+        for m in network.classifier
+        if isinstance(m, nn.Linear)
+    ]
+    assert sizes == [(25088, 4096), (4096, 4096), (4096, 3)]
+    assert not any(m.training for m in network.features)
+    assert [m.p for m in network.classifier if isinstance(m, nn.Dropout)] == [
+        0.5,
+        0.5,
+    ]
+    assert all(m.training for m in network.classifier)
+    assert network.get_submodule(classifier.cam_layer) is network.features
+
+
+def test_resnet50_trains_its_linear_layer_only() -> None:
+    classifier = resnet50(CLASSES, "random").train()
+    assert trainable(classifier) == {"fc.weight", "fc.bias"}
+    before = buffers_of(classifier)
+    assert classifier(images(2, 32)).shape == (2, 3)
+    assert_close(dict(classifier.named_buffers()), before, rtol=0, atol=0)
+    norms = [m for m in classifier.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(norms) == 53
+    assert not any(m.training for m in norms)
+    assert classifier.network.get_submodule(classifier.cam_layer)
+
+
+def test_efficientnet_lite0_knows_a_cat() -> None:
+    """The package's weights fit, in order, and so does [-1, 1]."""
+    network = timm.create_model("tf_efficientnet_lite0", num_classes=1000)
+    _load_file(network, lite0_weights())
+    photo = torch.from_numpy(skimage.data.chelsea()).permute(2, 0, 1) / 255
+    photo = nn.functional.interpolate(
+        photo[None], (224, 224), mode="bilinear", antialias=True
+    )
+    classifier = Classifier(network, map(str, range(1000)), *HALVES).eval()
+    with torch.no_grad():
+        assert classifier(photo).argmax().item() == 285  # Egyptian cat
+
+
+def test_efficientnet_lite0_gets_a_fresh_head() -> None:
+    classifier = efficientnet_lite0(CLASSES).train()
+    assert classifier(images(2, 64)).shape == (2, 3)
+    assert trainable(classifier) == {"classifier.weight", "classifier.bias"}
+    assert not classifier.network.bn1.training
+    assert classifier.network.get_submodule(classifier.cam_layer)
+    random = efficientnet_lite0(CLASSES, "random")
+    own = classifier.state_dict()
+    assert own.keys() == random.state_dict().keys()
+    stem = "network.conv_stem.weight"
+    assert not torch.equal(own[stem], random.state_dict()[stem])
+
+
+def test_unknown_classifier_lists_the_known() -> None:
+    with pytest.raises(ValueError, match="known: small_cnn, vgg16"):
+        build_classifier("vgg61", CLASSES)
+    assert set(CLASSIFIERS) == {
+        "small_cnn",
+        "vgg16",
+        "resnet50",
+        "efficientnet_lite0",
+    }
+
+
+# --- initial weights ----------------------------------------------------
+
+
+def test_initial_weights_come_from_a_file(tmp_path: Path) -> None:
+    theirs = timm.create_model("tf_efficientnet_lite0", num_classes=1000)
+    # Another library's names: only the order counts.
+    state = {f"x.{i}": v for i, v in enumerate(theirs.state_dict().values())}
+    torch.save(state, tmp_path / "theirs.pt")
+    ours = efficientnet_lite0(CLASSES, tmp_path / "theirs.pt")
+    assert_close(
+        ours.network.conv_head.weight, theirs.conv_head.weight, rtol=0, atol=0
+    )
+
+
+def test_failed_download_names_the_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_network(*_: object, **__: object) -> None:
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr(torchvision.models, "get_model", no_network)
+    for build in (vgg16, resnet50):
+        with pytest.raises(WeightsError, match="pass its path") as caught:
+            build(CLASSES, "imagenet")
+        assert build.__name__ in str(caught.value)
+        assert isinstance(caught.value, UserError)
+
+
+class _Code:
+    """Unpickling it would write a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_unfit_weights_are_refused(tmp_path: Path) -> None:
+    network = nn.Linear(2, 2)
+    good = network.state_dict()
+    trap = tmp_path / "executed"
+    files = {
+        "shape": {**good, "bias": torch.zeros(3)},
+        "fewer": {"weight": good["weight"]},
+        "tensor": torch.zeros(3),
+        "list": [torch.zeros(2, 2), torch.zeros(2)],
+        "code": {"weight": _Code(trap)},
+    }
+    for name, content in files.items():
+        torch.save(content, tmp_path / name)
+    (tmp_path / "garbage").write_bytes(b"\x00garbage" * 9)
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "pickle").write_bytes(pickle.dumps(_Code(trap)))
+    names = [*files, "garbage", "empty", "pickle", "missing"]
+    before = copy.deepcopy(good)
+    for name in names:
+        with pytest.raises(WeightsError, match=name):
+            _load_file(network, tmp_path / name)
+    assert not trap.exists()
+    assert_close(network.state_dict(), before, rtol=0, atol=0)

@@ -1,0 +1,80 @@
+"""The paper's hyper-parameters, and presets that can be built."""
+
+import pytest
+import torch
+
+from explainer.classifiers import CLASSIFIERS
+from explainer.data import ANIMALS, DATASETS
+from explainer.errors import UserError
+from explainer.masks import FILLS
+from explainer.model import NETWORKS, build_explainer
+from explainer.presets import PRESETS, get_preset
+
+# The authors' configuration files: lambda_e, weights of B, A(m), A(n),
+# lambda_tv, learning rates of the Explainer and the classifier, patience.
+PAPER = {
+    "voc2007-vgg16": (1, 1, 0.1, 0.3, 1, 1e-5, 1e-5, 5),
+    "voc2007-resnet50": (3, 0.8, 0.01, 0.3, 1, 1e-4, 1e-4, 5),
+    "coco2014-vgg16": (1, 0.3, 0.03, 0.1, 0.3, 1e-5, 1e-5, 2),
+    "coco2014-resnet50": (3, 0.1, 0.01, 0.03, 0.05, 1e-5, 1e-4, 2),
+}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_paper_values(name: str) -> None:
+    preset = get_preset(name)
+    w = preset.weights
+    training = preset.explainer_training
+    assert (
+        w.entropy,
+        w.bound,
+        w.target_area,
+        w.non_target_area,
+        w.smoothness,
+        training.learning_rate,
+        preset.classifier_training.learning_rate,
+        training.patience,
+    ) == PAPER[name]
+    assert (w.classification, w.a, w.b) == (1, 0.05, 0.3)
+    assert w.entropy_scale == "paper"
+    assert preset.size == 224
+    assert preset.fill == "mean"
+    assert f"{preset.data}-{preset.classifier}" == name
+    assert preset.explainer == "deeplabv3_resnet50"
+    assert preset.explainer_options == {"pretrained_backbone": True}
+    assert preset.masked_inputs.masked == preset.masked_inputs.blank == 0
+    assert preset.masked_inputs.smoothing == 0
+    for config in (preset.classifier_training, training):
+        assert config.batch_size == 16
+        assert config.schedule == "constant"
+        assert config.min_delta == 0.001
+        assert config.seed == 42
+        assert config.weight_decay == 0
+        assert not config.flip
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_names_of_a_preset_exist(name: str) -> None:
+    preset = PRESETS[name]
+    assert preset.classifier in CLASSIFIERS
+    assert preset.explainer in NETWORKS
+    assert preset.fill in FILLS
+    assert preset.masked_inputs.fill in FILLS
+    # COCO comes as a dataset of its own.
+    assert preset.data in {*DATASETS, "coco2014"}
+    options = {**preset.explainer_options}
+    if "pretrained_backbone" in options:
+        options["pretrained_backbone"] = False
+    with torch.device("meta"):
+        build_explainer(preset.explainer, 3, **options)
+
+
+def test_animals() -> None:
+    preset = get_preset("animals")
+    assert preset.classes == ANIMALS
+    assert preset.size >= 160
+
+
+def test_unknown_preset_lists_the_known() -> None:
+    with pytest.raises(UserError, match="'scene'; known: scenes, animals"):
+        get_preset("scene")

@@ -1,0 +1,99 @@
+"""Which methods a comparison runs, and under which options."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from explainer.attribution import METHODS, PAPER_METHODS
+from explainer.checkpoints import save_weights
+from explainer.classifiers import small_cnn
+from explainer.errors import UserError
+from explainer.model import build_explainer
+from explainer.scoreboard import (
+    BUDGET,
+    CONTROLS,
+    FULL_BUDGET,
+    contenders,
+)
+
+CLASSES = ("ant", "bee")
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> str:
+    """Return the folder of a run that trained an Explainer."""
+    torch.manual_seed(0)
+    save_weights(
+        tmp_path / "run" / "model.safetensors",
+        build_explainer("small", 2),
+        {
+            "kind": "explainer",
+            "architecture": "small",
+            "options": {},
+            "classes": list(CLASSES),
+            "size": 32,
+        },
+    )
+    return str(tmp_path / "run")
+
+
+def test_all_is_the_papers_and_the_controls(network: str) -> None:
+    rows = contenders(
+        ["all"],
+        preset="none",
+        classes=CLASSES,
+        explainer=network,
+        rtis=network,
+    )
+    assert list(rows) == [*PAPER_METHODS, *CONTROLS]
+    for name, row in rows.items():
+        assert row.method is METHODS[name]
+    assert rows["rise"].options == BUDGET["rise"]
+    for name in ("explainer", "rtis"):
+        masks = rows[name].method(
+            small_cnn(CLASSES).eval(),
+            torch.rand(1, 3, 32, 32),
+            torch.ones(1, 2),
+            **rows[name].options,
+        )
+        assert masks.shape == (1, 2, 32, 32)
+
+
+def test_order_is_the_asked_one() -> None:
+    rows = contenders(
+        [" zero", "grad_cam", "", "ellipse "],
+        preset="none",
+        classes=CLASSES,
+    )
+    assert list(rows) == ["zero", "grad_cam", "ellipse"]
+
+
+def test_another_budget() -> None:
+    (row,) = contenders(
+        ["rise"], preset="none", classes=CLASSES, budget=FULL_BUDGET
+    ).values()
+    assert row.options["n_masks"] == 8000
+    for budget in (BUDGET, FULL_BUDGET):
+        assert set(budget) <= set(METHODS)
+
+
+def test_unknown_method_lists_the_known() -> None:
+    with pytest.raises(UserError, match="'lime'; known: explainer, grad_cam"):
+        contenders(["zero", "lime"], preset="none", classes=CLASSES)
+
+
+@pytest.mark.parametrize("name", ["explainer", "rtis"])
+def test_missing_network_names_the_option(name: str) -> None:
+    with pytest.raises(UserError, match=f"pass it with --{name}"):
+        contenders([name], preset="none", classes=CLASSES)
+
+
+def test_network_for_other_classes(network: str) -> None:
+    with pytest.raises(UserError, match="explains the classes ant, bee"):
+        contenders(
+            ["explainer"],
+            preset="none",
+            classes=("cat",),
+            explainer=network,
+        )
