@@ -10,16 +10,18 @@ import typer
 
 from explainer.attribution.rtis import RTISWeights, rtis_loss
 from explainer.checkpoints import load, load_classifier
-from explainer.classifiers import build_classifier
-from explainer.data import LabelledImages, load_data
+from explainer.classifiers import Frozen, build_classifier
+from explainer.data import First, LabelledImages, load_data
 from explainer.errors import UserError
-from explainer.evaluation import Settings, evaluate
+from explainer.evaluation import evaluate
 from explainer.explain import explain_photos
 from explainer.files import write_json
 from explainer.model import build_explainer, start_from
 from explainer.presets import PRESETS, Preset, get_preset
 from explainer.scoreboard import contenders
+from explainer.selection import Settings
 from explainer.training import (
+    MaskedInputs,
     Run,
     fit_classifier,
     fit_explainer,
@@ -93,11 +95,9 @@ def _device(name: str | None) -> str:
     """Return the device to use; refuse one that is not there."""
     if name is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"no device {name!r}; known: cpu, cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if name not in ("cpu", "cuda"):
+        raise UserError(f"no device {name!r}; known: cpu, cuda")
+    if name == "cuda" and not torch.cuda.is_available():
         raise UserError(
             "there is no CUDA device here; leave --device out, or use "
             "--device cpu"
@@ -117,9 +117,11 @@ def _preset(
         changes |= {"steps": steps}
     if seed is not None:
         changes |= {"seed": seed}
+    plain = preset.plain_training
     return replace(
         preset,
         data=data or preset.data,
+        plain_training=None if plain is None else replace(plain, **changes),
         classifier_training=replace(preset.classifier_training, **changes),
         explainer_training=replace(preset.explainer_training, **changes),
     )
@@ -141,6 +143,15 @@ def _load_split(
         limit=limit,
         download=download,
     )
+
+
+def _check_classes(classifier: Frozen, data: LabelledImages) -> None:
+    """Refuse a classifier for other classes than the data's."""
+    if classifier.classes != data.classes:
+        raise UserError(
+            f"the classifier knows {', '.join(classifier.classes)}, the "
+            f"data {', '.join(data.classes)}; they must be the same"
+        )
 
 
 def _report(run: Run) -> None:
@@ -182,21 +193,35 @@ def train_classifier(
         initial = Path(initial)
     torch.manual_seed(chosen.classifier_training.seed)
     classifier = build_classifier(chosen.classifier, train.classes, initial)
+    config: dict[str, Any] = {
+        "preset": preset,
+        "data": chosen.data,
+        "limit": limit,
+        "architecture": chosen.classifier,
+        "initial_weights": str(initial_weights or default),
+        "classes": list(train.classes),
+        "size": chosen.size,
+    }
+    if chosen.plain_training is not None:
+        fit_classifier(
+            classifier,
+            train,
+            val,
+            chosen.plain_training,
+            folder=out / "plain",
+            config=config,
+            masked_inputs=MaskedInputs(
+                smoothing=chosen.masked_inputs.smoothing
+            ),
+            device=on,
+        )
     run = fit_classifier(
         classifier,
         train,
         val,
         chosen.classifier_training,
         folder=out,
-        config={
-            "preset": preset,
-            "data": chosen.data,
-            "limit": limit,
-            "architecture": chosen.classifier,
-            "initial_weights": str(initial_weights or default),
-            "classes": list(train.classes),
-            "size": chosen.size,
-        },
+        config=config,
         masked_inputs=chosen.masked_inputs,
         device=on,
     )
@@ -230,11 +255,7 @@ def train_explainer(
     train = _load_split(chosen, "train", root, limit, download)
     val = _load_split(chosen, "val", root, limit, download)
     explanandum = load_classifier(classifier or preset)
-    if explanandum.classes != train.classes:
-        raise UserError(
-            f"the classifier knows {', '.join(explanandum.classes)}, the "
-            f"data {', '.join(train.classes)}; they must be the same"
-        )
+    _check_classes(explanandum, train)
     torch.manual_seed(chosen.explainer_training.seed)
     network = build_explainer(
         chosen.explainer, len(train.classes), **chosen.explainer_options
@@ -309,8 +330,13 @@ def evaluate_command(
     """Measure explanations against the truth and against each other."""
     chosen = _preset(preset, data, None, None)
     on = _device(device)
-    test = _load_split(chosen, split, root, limit, download)
+    if targets not in ("labels", "predicted"):
+        raise UserError(f"no targets {targets!r}; known: labels, predicted")
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit must be at least 1, not {limit}")
+    test = _load_split(chosen, split, root, None, download)
     explanandum = load_classifier(classifier or preset).to(on)
+    _check_classes(explanandum, test)
     names = ",".join(methods or ["explainer"]).split(",")
     rows = contenders(
         names,
@@ -320,7 +346,8 @@ def evaluate_command(
         rtis=rtis,
         device=on,
     )
-    quality = mean_average_precision(*predict(explanandum, test, device=on))
+    first = test if limit is None else First(test, limit)
+    quality = mean_average_precision(*predict(explanandum, first, device=on))
     results = evaluate(
         rows,
         explanandum,
@@ -333,6 +360,7 @@ def evaluate_command(
             steps=5,
         ),
         notes={"preset": preset, "split": split, "classifier_map": quality},
+        limit=limit,
         progress=True,
     )
     columns = ("accuracy", "iou", "iou_50", "saliency", "mae", "seconds")

@@ -20,6 +20,8 @@ class Preset:
     ``classes`` None means all of the dataset's. ``encoder_from_classifier``
     starts the Explainer's encoder from the classifier's features (the
     paper starts from an ImageNet backbone: the built-in data has none).
+    ``plain_training`` is a first phase of the classifier's training without
+    ``masked_inputs``: shapes are learned sooner while they are whole.
     """
 
     data: str
@@ -31,6 +33,7 @@ class Preset:
     weights: LossWeights
     classes: tuple[str, ...] | None = None
     fill: str = "mean"
+    plain_training: TrainingConfig | None = None
     masked_inputs: MaskedInputs = field(default_factory=MaskedInputs)
     explainer_options: dict[str, object] = field(default_factory=dict)
     encoder_from_classifier: bool = False
@@ -72,8 +75,8 @@ PRESETS: dict[str, Preset] = {
         data="scenes",
         size=64,
         classifier="small_cnn",
-        classifier_training=TrainingConfig(
-            steps=7_000,
+        plain_training=TrainingConfig(
+            steps=9_000,
             batch_size=32,
             learning_rate=1e-2,
             weight_decay=1e-2,
@@ -82,12 +85,22 @@ PRESETS: dict[str, Preset] = {
             eval_every=1000,
             flip=True,
         ),
-        masked_inputs=MaskedInputs(masked=0.4, blank=0.05, smoothing=0.02),
+        classifier_training=TrainingConfig(
+            steps=1_500,
+            batch_size=32,
+            learning_rate=3e-3,
+            weight_decay=1e-2,
+            schedule="cosine",
+            warmup=50,
+            eval_every=500,
+            flip=True,
+        ),
+        masked_inputs=MaskedInputs(masked=0.55, blank=0.05, smoothing=0.02),
         explainer="small",
         explainer_options={"sharpness": 2.0},
         encoder_from_classifier=True,
         explainer_training=TrainingConfig(
-            steps=4_500,
+            steps=3_600,
             batch_size=32,
             learning_rate=4e-3,
             schedule="cosine",
@@ -120,17 +133,32 @@ PRESETS: dict[str, Preset] = {
             eval_every=200,
             flip=True,
         ),
+        masked_inputs=MaskedInputs(
+            masked=0.4, blank=0.1, fill="noise", smoothing=0.05
+        ),
         explainer="light",
+        explainer_options={"sharpness": 2.0},
         encoder_from_classifier=True,
         explainer_training=TrainingConfig(
-            steps=4_000,
+            steps=1_500,
             batch_size=16,
-            learning_rate=1e-3,
+            learning_rate=3e-4,
             schedule="cosine",
+            warmup=50,
             eval_every=100,
             flip=True,
         ),
-        weights=LossWeights(),
+        fill="noise",
+        # Trials with the paper's weights gave masks twice as large as the
+        # animals: more weight on the area.
+        weights=LossWeights(
+            entropy=3,
+            bound=0.8,
+            target_area=0.8,
+            non_target_area=0.3,
+            smoothness=0.1,
+            b=0.4,
+        ),
     ),
     "voc2007-vgg16": _paper(
         "voc2007",
