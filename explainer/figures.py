@@ -197,7 +197,7 @@ def strip(
     lines = 1 + max(title.count("\n") for title in titles)
     masks = any(map(_is_mask, panels))
     side = WIDTH / columns * _shape(panels[0])
-    picture = _picture(rows * (side + 0.17 * lines) + 0.05 + 0.5 * masks)
+    picture = _picture(rows * (side + 0.2 * lines) + 0.1 + 0.5 * masks)
     axes = picture.subplots(rows, columns, squeeze=False).flatten()
     drawn = None
     for ax, panel, title in zip(axes, panels, titles, strict=False):
@@ -229,7 +229,7 @@ def grid(
     picture_shape = _shape(next(iter(columns.values())))
     side = (WIDTH - 0.3) / len(columns) * picture_shape
     masks = any(_is_mask(panels[0]) for panels in columns.values())
-    picture = _picture(n_rows * side + 0.3 + 0.5 * masks)
+    picture = _picture(n_rows * side + 0.4 + 0.5 * masks)
     axes = picture.subplots(n_rows, len(columns), squeeze=False)
     mask = None
     for j, (title, panels) in enumerate(columns.items()):

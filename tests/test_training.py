@@ -20,12 +20,12 @@ from torch.testing import assert_close
 from explainer.checkpoints import CheckpointError
 from explainer.classifiers import HALVES, Classifier, SmallCNN
 from explainer.data import Sample, Scenes
+from explainer.loop import ShuffledBatches
 from explainer.losses import Loss, explainer_loss
 from explainer.model import EncoderDecoder, small
 from explainer.training import (
     MaskedInputs,
     Run,
-    ShuffledBatches,
     TrainingConfig,
     TrainingError,
     fit_classifier,
@@ -320,7 +320,7 @@ def test_killed_between_two_files(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """At whichever file the power fails, resuming loses nothing."""
-    from explainer import checkpoints, files, training
+    from explainer import checkpoints, files, loop
 
     for n in range(3, 7):  # the second and third validation's files
         folder = tmp_path / str(n)
@@ -334,7 +334,7 @@ def test_killed_between_two_files(
             files.write_atomically(path, content)
 
         with monkeypatch.context() as patch:
-            patch.setattr(training, "write_atomically", write)
+            patch.setattr(loop, "write_atomically", write)
             patch.setattr(checkpoints, "write_atomically", write)
             with pytest.raises(KeyboardInterrupt):
                 fit(folder, train, val)

@@ -66,8 +66,8 @@ def smooth_max(values: Tensor, dim: int, temperature: float) -> Tensor:
     Between the mean (high temperature) and the maximum (temperature 0); the
     paper's smax.
     """
-    weights = F.softmax(values / temperature, dim)
-    return (values * weights).sum(dim)
+    scaled = values / temperature
+    return temperature * (scaled * F.softmax(scaled, dim)).sum(dim)
 
 
 def bump(distance: Tensor) -> Tensor:
@@ -108,7 +108,10 @@ def smooth_masks(
     steps = torch.arange(-reach, reach + 1, device=cells.device)
     distance = torch.hypot(steps[:, None].float(), steps[None].float())
     kernel = bump(distance / sigma).to(cells.dtype).flatten()[:, None]
-    around = F.unfold(cells[:, None], 2 * reach + 1, padding=reach)
+    # Repeated beyond the border, constant cells give a constant mask: a
+    # border that stood out would win every rank before the reward speaks.
+    padded = F.pad(cells[:, None], (reach,) * 4, mode="replicate")
+    around = F.unfold(padded, 2 * reach + 1)
     coarse = smooth_max(kernel * around, 1, temperature)
     return F.interpolate(
         coarse.reshape(-1, 1, h, w), size, mode="bilinear"
@@ -218,7 +221,7 @@ def extremal_perturbation(
     sigma: float = 21,
     max_blur: float = 20,
     levels: int = 8,
-    batch_size: int = 128,
+    batch_size: int = 32,
 ) -> Tensor:
     """Explain each target class by its smallest sufficient region.
 

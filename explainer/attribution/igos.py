@@ -1,5 +1,6 @@
 """iGOS++: the cells whose removal hurts, and whose presence suffices."""
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -99,7 +100,7 @@ class _Objective:
         _, _, both = self._upsampled(masks)
         removed = (1 - masks.prod(1)).mean((1, 2))
         # An outline crosses as many cells as lie along a side of the grid.
-        n = CELLS * masks[0, 0].numel() ** 0.5
+        n = CELLS * math.sqrt(masks[0, 0].numel())
         variation = bilateral_tv(both, self.images) / n
         return self.l1 * removed + self.tv * variation
 
@@ -200,7 +201,7 @@ def igos(
     l1: float = 1.0,
     tv: float = 20.0,
     noise: float = 0.2,
-    batch_size: int = 64,
+    batch_size: int = 16,
     generator: torch.Generator | None = None,
     progress: bool = False,
 ) -> Tensor:

@@ -1,0 +1,438 @@
+"""The training loop: steps, validations, checkpoints, resuming.
+
+A run is a folder: ``config.json`` (what was asked), ``metrics.jsonl`` (one
+line per validation), ``model.safetensors`` (the weights that count),
+``last.pt`` (where to resume) and ``card.json`` (data, seed, versions,
+hardware, commit, scores; written when the run ends).
+
+Every random choice of step t is a function of the seed and of t alone. So a
+run that is interrupted and resumed takes the very steps it would have
+taken, and no random state has to be stored.
+"""
+
+import io
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DataLoaderConfiguration
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Sampler
+from tqdm.auto import tqdm
+
+from explainer.card import environment
+from explainer.checkpoints import CheckpointError, save_weights
+from explainer.data import Batch, LabelledImages, Sample, collate, flip
+from explainer.errors import UserError
+from explainer.files import write_atomically, write_json
+from explainer.losses import Loss
+
+History = list[dict[str, float]]
+BatchLoss = Callable[[nn.Module, Batch, torch.Generator], Loss]
+Score = Callable[[nn.Module, torch.device], dict[str, float]]
+
+
+class TrainingError(UserError):
+    """A run that cannot go on; the message names cause and remedy."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long and how to train.
+
+    ``steps`` batches of ``batch_size``; AdamW (Adam for a ``weight_decay``
+    of 0) at ``learning_rate``, constant or falling to zero along a cosine,
+    after a linear rise over ``warmup`` steps; validation every
+    ``eval_every`` steps, and an end when the validation loss has not fallen
+    by ``min_delta`` for ``patience`` validations. With patience the weights
+    of the best validation count; without (None) all steps are taken and the
+    last weights count. ``flip`` mirrors half of the images.
+    ``mixed_precision`` is Accelerate's.
+    """
+
+    steps: int
+    batch_size: int = 16
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup: int = 0
+    eval_every: int = 200
+    patience: int | None = None
+    min_delta: float = 0.001
+    flip: bool = False
+    seed: int = 42
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    workers: int = 0
+
+
+@dataclass
+class Run:
+    """What training returns: the folder, and the validations' records."""
+
+    folder: Path
+    history: History = field(default_factory=list)
+
+    @property
+    def weights(self) -> Path:
+        """The file of the weights that count."""
+        return self.folder / "model.safetensors"
+
+
+def seed_of(seed: int, step: int) -> int:
+    """Mix a seed and a counter into one number below 2**63."""
+    mixed = seed * 6_364_136_223_846_793_005 + step * 1_442_695_040_888_963
+    return mixed % 2**63
+
+
+class ShuffledBatches(Sampler[list[int]]):
+    """Batches of shuffled indices, epoch after epoch, from a given step on.
+
+    Epoch e's order is a function of (seed, e); an incomplete last batch is
+    dropped, unless there is no other.
+    """
+
+    drop_last = True
+
+    def __init__(
+        self, n: int, batch_size: int, seed: int, start: int, stop: int
+    ) -> None:
+        self.n, self.batch_size = n, min(n, batch_size)
+        self.seed, self.start, self.stop = seed, start, stop
+
+    def __len__(self) -> int:
+        """Return the number of batches left."""
+        return max(0, self.stop - self.start)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yield one list of indices per step."""
+        per_epoch = self.n // self.batch_size
+        order: list[int] = []
+        shuffled_for = -1
+        for step in range(self.start, self.stop):
+            epoch, i = divmod(step, per_epoch)
+            if epoch != shuffled_for:
+                generator = torch.Generator().manual_seed(
+                    seed_of(self.seed, epoch)
+                )
+                order = torch.randperm(self.n, generator=generator).tolist()
+                shuffled_for = epoch
+            yield order[i * self.batch_size : (i + 1) * self.batch_size]
+
+
+def without_masks(samples: Sequence[Sample]) -> Batch:
+    """Collate without masks: training never sees what they hold."""
+    return collate([s._replace(mask=None) for s in samples])
+
+
+def learning_rate(config: TrainingConfig, step: int) -> float:
+    """Return the learning rate of a step."""
+    rate = config.learning_rate * min(1.0, (step + 1) / (config.warmup + 1))
+    if config.schedule == "cosine":
+        rate *= 0.5 * (1 + math.cos(math.pi * step / config.steps))
+    return rate
+
+
+class _Average:
+    """A mean of named scalars that waits for the device only when read."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.weight = 0.0
+
+    def add(self, loss: Loss, weight: float = 1.0) -> None:
+        for name, value in {"total": loss.total, **loss.terms}.items():
+            term = weight * value.detach().float()
+            self.sums[name] = self.sums.get(name, 0) + term
+        self.weight += weight
+
+    def read(self) -> dict[str, float]:
+        if not self.sums:
+            return {}
+        values = torch.stack(list(self.sums.values())) / self.weight
+        return dict(zip(self.sums, values.tolist(), strict=True))
+
+
+def _check_config(path: Path, config: dict[str, Any]) -> None:
+    """Refuse to go on with a run that was asked for otherwise."""
+    if not path.exists():
+        return
+    if json.loads(path.read_text()) != json.loads(json.dumps(config)):
+        raise TrainingError(
+            f"{path.parent} holds a run with another configuration; choose "
+            "another folder, or delete this one to start again"
+        )
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """Return the state to resume from, empty for a fresh run."""
+    if not path.exists():
+        return {}
+    try:
+        state: dict[str, Any] = torch.load(
+            path, map_location="cpu", weights_only=True
+        )
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} cannot be read; delete it to start the run again"
+        ) from error
+    return state
+
+
+def _read_history(path: Path, up_to: int) -> History:
+    """Read the records of a run's past, without those after ``up_to``."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:  # cut short by a copy or a full disk
+            continue
+        if row["step"] <= up_to:
+            rows.append(row)
+    return rows
+
+
+class Loop:
+    """One run: ``Loop(...).run()`` trains, or goes on where a run stopped.
+
+    Parameters
+    ----------
+    model:
+        What is trained, in place.
+    batch_loss:
+        Maps (model, batch, generator) to a :class:`Loss`; what it draws at
+        random comes from the generator.
+    train, val:
+        The data; pixel masks are dropped before anyone can look at them.
+    config:
+        Stored with the weights, and compared when a run is resumed.
+    score:
+        More numbers for each validation's record.
+    on_validation:
+        Called with the history after each validation.
+    device:
+        "cpu" or "cuda"; None leaves the choice to Accelerate.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batch_loss: BatchLoss,
+        train: LabelledImages,
+        val: LabelledImages,
+        training: TrainingConfig,
+        *,
+        folder: Path,
+        config: dict[str, Any],
+        score: Score = lambda model, device: {},
+        on_validation: Callable[[History], None] | None = None,
+        device: str | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.batch_loss, self.val, self.training = batch_loss, val, training
+        self.score, self.on_validation = score, on_validation
+        self.folder, self.progress = folder, progress
+        self.config = {**config, "training": asdict(training)}
+        _check_config(folder / "config.json", self.config)
+        state = _read_state(folder / "last.pt")
+        write_json(folder / "config.json", self.config)
+        # Accelerate keeps the first run's device and precision for all later
+        # ones of a process; every run has its own here.
+        AcceleratorState._reset_state(reset_partial_state=True)
+        self.accelerator = Accelerator(
+            mixed_precision=training.mixed_precision,
+            cpu=device == "cpu",
+            dataloader_config=DataLoaderConfiguration(split_batches=True),
+        )
+        self._prepare(model, train, state)
+
+    def _prepare(
+        self, model: nn.Module, train: LabelledImages, state: dict[str, Any]
+    ) -> None:
+        """Set everything to the state that a run stopped in, or to none."""
+        training = self.training
+        self.step: int = state.get("step", 0)
+        self.best: float = state.get("best", math.inf)
+        self.stale: int = state.get("stale", 0)
+        self.history = _read_history(self.folder / "metrics.jsonl", self.step)
+        if state:
+            model.load_state_dict(state["model"])
+        model = model.to(memory_format=torch.channels_last)
+        optimizer = torch.optim.AdamW(
+            [p for p in model.parameters() if p.requires_grad],
+            lr=training.learning_rate,
+            weight_decay=training.weight_decay,
+        )
+        loader: Any = DataLoader(
+            train,  # type: ignore[arg-type]
+            batch_sampler=ShuffledBatches(
+                len(train),
+                training.batch_size,
+                training.seed,
+                self.step,
+                training.steps,
+            ),
+            collate_fn=without_masks,
+            num_workers=training.workers,
+            pin_memory=self.accelerator.device.type == "cuda",
+            persistent_workers=training.workers > 0,
+        )
+        self.net, self.optimizer, self.loader = self.accelerator.prepare(
+            model, optimizer, loader
+        )
+        if state:
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.accelerator.scaler is not None:
+                self.accelerator.scaler.load_state_dict(state["scaler"])
+
+    @property
+    def model(self) -> nn.Module:
+        """The model without what Accelerate wrapped around it."""
+        model: nn.Module = self.accelerator.unwrap_model(self.net)
+        return model
+
+    @property
+    def _patience_is_over(self) -> bool:
+        patience = self.training.patience
+        return patience is not None and self.stale >= patience
+
+    def run(self) -> Run:
+        """Take the steps that are left; return the run."""
+        average, since = _Average(), time.perf_counter()
+        with tqdm(
+            total=self.training.steps,
+            initial=self.step,
+            disable=not (self.progress and self.accelerator.is_main_process),
+            unit="step",
+        ) as bar:
+            for batch in () if self._patience_is_over else self.loader:
+                average.add(self._take_step(batch))
+                bar.update()
+                if self.step % 20 == 0:
+                    terms = average.read().items()
+                    bar.set_postfix({k: f"{v:.3f}" for k, v in terms})
+                last = self.step == self.training.steps
+                if self.step % self.training.eval_every == 0 or last:
+                    self._record(average.read(), since)
+                    average, since = _Average(), time.perf_counter()
+                if self._patience_is_over:
+                    break
+        if self.accelerator.is_main_process:
+            self._write_card()
+        return Run(self.folder, self.history)
+
+    def _to_device(self, batch: Batch) -> Batch:
+        """Move a batch, in the layout that convolutions like best."""
+        device = self.accelerator.device
+        images = batch.images.to(
+            device, non_blocking=True, memory_format=torch.channels_last
+        )
+        labels = batch.labels.to(device, non_blocking=True)
+        return batch._replace(images=images, labels=labels)
+
+    def _take_step(self, batch: Batch) -> Loss:
+        accelerator, training = self.accelerator, self.training
+        seed = seed_of(training.seed, self.step) + accelerator.process_index
+        torch.manual_seed(seed)  # dropout draws from the global stream
+        generator = torch.Generator(accelerator.device).manual_seed(seed)
+        batch = self._to_device(batch)
+        if training.flip:
+            batch = flip(batch, torch.Generator().manual_seed(seed))
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(training, self.step)
+        self.net.train()
+        with accelerator.autocast():
+            loss = self.batch_loss(self.net, batch, generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        accelerator.backward(loss.total)
+        self.optimizer.step()
+        self.step += 1
+        return loss
+
+    @torch.no_grad()
+    def _validate(self) -> dict[str, float]:
+        """Return the mean loss and terms over held-out images."""
+        self.model.eval()
+        average = _Average()
+        batches: Any = DataLoader(
+            self.val,  # type: ignore[arg-type]
+            self.training.batch_size,
+            collate_fn=without_masks,
+        )
+        for i, batch in enumerate(batches):
+            generator = torch.Generator(self.accelerator.device)
+            with self.accelerator.autocast():
+                loss = self.batch_loss(
+                    self.model,
+                    self._to_device(batch),
+                    generator.manual_seed(i),
+                )
+            average.add(loss, len(batch.images))
+        return average.read()
+
+    def _record(self, trained: dict[str, float], since: float) -> None:
+        """Validate, and write down where the run stands."""
+        held_out = self._validate()
+        if not math.isfinite(trained["total"] + held_out["total"]):
+            raise TrainingError(
+                f"the loss is not a number by step {self.step}; lower the "
+                "learning rate, and check the data for broken images"
+            )
+        self.history.append(
+            {
+                "step": self.step,
+                **{f"train_{k}": v for k, v in trained.items()},
+                **{f"val_{k}": v for k, v in held_out.items()},
+                **self.score(self.model, self.accelerator.device),
+                "seconds": round(time.perf_counter() - since, 3),
+            }
+        )
+        better = held_out["total"] < self.best - self.training.min_delta
+        self.best = held_out["total"] if better else self.best
+        self.stale = 0 if better else self.stale + 1
+        if not self.accelerator.is_main_process:
+            return
+        if better or self.training.patience is None:
+            save_weights(
+                self.folder / "model.safetensors", self.model, self.config
+            )
+        lines = "".join(json.dumps(row) + "\n" for row in self.history)
+        write_atomically(self.folder / "metrics.jsonl", lines.encode())
+        self._write_state()  # last: records beyond it are dropped on resuming
+        if self.on_validation is not None:
+            self.on_validation(self.history)
+
+    def _write_state(self) -> None:
+        """Write where to resume, whole or not at all."""
+        scaler = self.accelerator.scaler
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "step": self.step,
+            "best": self.best,
+            "stale": self.stale,
+        }
+        content = io.BytesIO()
+        torch.save(state, content)
+        write_atomically(self.folder / "last.pt", content.getvalue())
+
+    def _write_card(self) -> None:
+        seconds = sum(row["seconds"] for row in self.history)
+        write_json(
+            self.folder / "card.json",
+            {
+                **self.config,
+                "scores": self.history[-1] if self.history else {},
+                "train_seconds": round(seconds, 1),
+                "environment": environment(),
+            },
+        )
