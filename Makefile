@@ -83,7 +83,7 @@ weights: .venv/.test  ## Train the shipped scenes weights again
 	$(BIN)/explainer train explainer --out runs/scenes_explainer \
 		--classifier runs/scenes_classifier
 	$(BIN)/explainer train explainer --out runs/scenes_rtis --loss rtis \
-		--classifier runs/scenes_classifier
+		--steps 1500 --classifier runs/scenes_classifier
 	$(BIN)/explainer evaluate --methods explainer,rtis,ellipse \
 		--classifier runs/scenes_classifier \
 		--explainer runs/scenes_explainer --rtis runs/scenes_rtis \

@@ -126,11 +126,11 @@ PRESETS: dict[str, Preset] = {
         size=160,
         classifier="efficientnet_lite0",
         classifier_training=TrainingConfig(
-            steps=800,
+            steps=500,
             batch_size=32,
             learning_rate=3e-3,
             schedule="cosine",
-            eval_every=200,
+            eval_every=250,
             flip=True,
         ),
         masked_inputs=MaskedInputs(
