@@ -50,19 +50,18 @@ def _data(preset: Preset, split: str, root: Path | None) -> Any:
 
 
 def _scores(
+    method: str,
     network: torch.nn.Module,
     classifier: torch.nn.Module,
     preset: Preset,
     split: str,
     root: Path | None,
 ) -> dict[str, Any]:
-    """Evaluate an Explainer and the ellipse beside it."""
+    """Evaluate a trained network and the ellipse beside it."""
     with tempfile.TemporaryDirectory() as folder:
         results = evaluate(
             {
-                "explainer": Contender(
-                    METHODS["explainer"], {"network": network}
-                ),
+                method: Contender(METHODS[method], {"network": network}),
                 "ellipse": Contender(METHODS["ellipse"]),
             },
             classifier,
@@ -83,7 +82,8 @@ def ship(
     root: Path | None = None,
 ) -> Path:
     """Write ``NAME.safetensors`` and its card; return the card's path."""
-    preset = get_preset(name.split("_")[0])
+    preset_name, kind = name.split("_")
+    preset = get_preset(preset_name)
     _, config = read_weights(run / "model.safetensors")
     path = WEIGHTS / f"{name}.safetensors"
     card: dict[str, Any] = {
@@ -98,20 +98,22 @@ def ship(
             "mean_average_precision": mean_average_precision(logits, labels)
         }
     else:
-        explanandum = load_classifier(classifier or name.split("_")[0])
+        explanandum = load_classifier(classifier or preset_name)
         module = load_explainer(run)
         if sharpen != 1:
-            soft = _scores(module, explanandum, preset, "val", root)
+            soft = _scores(kind, module, explanandum, preset, "val", root)
             trained = config["options"].get("sharpness", 1.0)
             config["options"]["sharpness"] = sharpen * trained
             module.sharpness = sharpen * trained
-            sharp = _scores(module, explanandum, preset, "val", root)
+            sharp = _scores(kind, module, explanandum, preset, "val", root)
             card["sharpened"] = {
                 "by": sharpen,
-                "val_before": soft["explainer"],
-                "val_after": sharp["explainer"],
+                "val_before": soft[kind],
+                "val_after": sharp[kind],
             }
-        card["test"] = _scores(module, explanandum, preset, "test", root)
+        card["test"] = _scores(
+            kind, module, explanandum, preset, "test", root
+        )
     save_weights(path, module, config)
     card["sha256"] = sha256(path)
     card["parameters"] = sum(p.numel() for p in module.parameters())
