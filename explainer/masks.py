@@ -58,7 +58,7 @@ def composite(images: Tensor, masks: Tensor, fill: Tensor) -> Tensor:
     ``images`` is ``(B, 3, H, W)``, ``masks`` ``(B, 1, H, W)``, and ``fill``
     anything that broadcasts against the images.
     """
-    return torch.lerp(fill.expand_as(images), images, masks)
+    return torch.lerp(fill, images, masks)
 
 
 def mean_colour(classifier: object) -> Tensor:
