@@ -215,6 +215,8 @@ def train_classifier(
             ),
             device=on,
         )
+    if chosen.thaw:
+        classifier.thaw()
     run = fit_classifier(
         classifier,
         train,

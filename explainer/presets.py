@@ -21,7 +21,8 @@ class Preset:
     starts the Explainer's encoder from the classifier's features (the
     paper starts from an ImageNet backbone: the built-in data has none).
     ``plain_training`` is a first phase of the classifier's training without
-    ``masked_inputs``: shapes are learned sooner while they are whole.
+    ``masked_inputs``: shapes are learned sooner while they are whole. With
+    ``thaw`` the second phase also trains the features that the first kept.
     """
 
     data: str
@@ -34,6 +35,7 @@ class Preset:
     classes: tuple[str, ...] | None = None
     fill: str = "mean"
     plain_training: TrainingConfig | None = None
+    thaw: bool = False
     masked_inputs: MaskedInputs = field(default_factory=MaskedInputs)
     explainer_options: dict[str, object] = field(default_factory=dict)
     encoder_from_classifier: bool = False
@@ -125,12 +127,23 @@ PRESETS: dict[str, Preset] = {
         classes=ANIMALS,
         size=160,
         classifier="efficientnet_lite0",
-        classifier_training=TrainingConfig(
-            steps=500,
+        plain_training=TrainingConfig(
+            steps=240,
             batch_size=32,
             learning_rate=3e-3,
             schedule="cosine",
-            eval_every=250,
+            eval_every=120,
+            flip=True,
+        ),
+        thaw=True,
+        classifier_training=TrainingConfig(
+            steps=960,
+            batch_size=32,
+            learning_rate=3e-4,
+            weight_decay=1e-2,
+            schedule="cosine",
+            warmup=50,
+            eval_every=120,
             flip=True,
         ),
         masked_inputs=MaskedInputs(
