@@ -1,0 +1,38 @@
+"""The command line: one module a command, put together here."""
+
+import sys
+
+import typer
+
+from explainer.cli import train
+from explainer.cli.evaluate import evaluate_command
+from explainer.cli.explain import explain_command
+from explainer.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help=(
+        "Learn to explain a classifier, explain pictures with it, and "
+        "measure explanations."
+    ),
+)
+app.add_typer(train.app, name="train")
+app.command("evaluate")(evaluate_command)
+app.command("explain")(explain_command)
+
+
+def main() -> None:
+    """Run the command line; what a user can mend ends in one sentence."""
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        typer.echo(
+            f"error: cannot read or write{where}: {error.strerror or error}",
+            err=True,
+        )
+        sys.exit(1)

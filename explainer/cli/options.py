@@ -1,0 +1,146 @@
+"""What several commands have in common: their options, and what they mean."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from explainer.classifiers import Frozen
+from explainer.data import LabelledImages, load_data
+from explainer.errors import UserError
+from explainer.presets import PRESETS, Preset, get_preset
+
+PresetName = Annotated[
+    str,
+    typer.Option(
+        "--preset",
+        help=f"The experiment: {', '.join(PRESETS)}.",
+    ),
+]
+DataName = Annotated[
+    str | None,
+    typer.Option("--data", help="Other data than the preset's."),
+]
+Root = Annotated[
+    Path | None,
+    typer.Option(
+        "--root",
+        help="The folder that contains VOCdevkit/ (or set EXPLAINER_DATA).",
+    ),
+]
+Download = Annotated[
+    bool, typer.Option("--download", help="Fetch the data if need be.")
+]
+Seed = Annotated[int | None, typer.Option(help="Another seed.")]
+Device = Annotated[
+    str | None,
+    typer.Option(help="cpu or cuda; by default the best there is."),
+]
+Limit = Annotated[
+    int | None, typer.Option(help="Only the first so many images.")
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(help="Another number of steps than the preset's."),
+]
+Out = Annotated[
+    Path,
+    typer.Option(
+        "--out", help="The run's folder; an interrupted run in it goes on."
+    ),
+]
+ClassifierAt = Annotated[
+    str | None,
+    typer.Option(
+        "--classifier",
+        help="A run's folder or a checkpoint; by default the shipped one.",
+    ),
+]
+ExplainerAt = Annotated[
+    str | None,
+    typer.Option(
+        "--explainer",
+        help="A run's folder or a checkpoint of the Explainer.",
+    ),
+]
+RTISAt = Annotated[
+    str | None,
+    typer.Option("--rtis", help="A run's folder or a checkpoint of RTIS."),
+]
+Split = Annotated[str, typer.Option("--split", help="train, val or test.")]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--methods",
+        help=(
+            "'all', or a method's name; may be given several times, or as "
+            "a list with commas."
+        ),
+    ),
+]
+
+
+def device_named(name: str | None) -> str:
+    """Return the device to use; refuse one that is not there."""
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name not in ("cpu", "cuda"):
+        raise UserError(f"no device {name!r}; known: cpu, cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "there is no CUDA device here; leave --device out, or use "
+            "--device cpu"
+        )
+    return name
+
+
+def changed_preset(
+    name: str, data: str | None, steps: int | None, seed: int | None
+) -> Preset:
+    """Return a preset with what the command line changes."""
+    preset = get_preset(name)
+    changes: dict[str, Any] = {}
+    if steps is not None:
+        if steps < 1:
+            raise UserError(f"--steps must be at least 1, not {steps}")
+        changes |= {"steps": steps}
+    if seed is not None:
+        changes |= {"seed": seed}
+    plain = preset.plain_training
+    return replace(
+        preset,
+        data=data or preset.data,
+        plain_training=None if plain is None else replace(plain, **changes),
+        classifier_training=replace(preset.classifier_training, **changes),
+        explainer_training=replace(preset.explainer_training, **changes),
+    )
+
+
+def load_split(
+    preset: Preset,
+    split: str,
+    root: Path | None,
+    limit: int | None,
+    download: bool = False,
+) -> LabelledImages:
+    """Load a split of a preset's data."""
+    return load_data(
+        preset.data,
+        split,
+        root=root,
+        size=preset.size,
+        classes=preset.classes,
+        limit=limit,
+        download=download,
+    )
+
+
+def check_classes(classifier: Frozen, data: LabelledImages) -> None:
+    """Refuse a classifier for other classes than the data's."""
+    if classifier.classes != data.classes:
+        raise UserError(
+            f"the classifier knows {', '.join(classifier.classes)}, the "
+            f"data {', '.join(data.classes)}; they must be the same"
+        )

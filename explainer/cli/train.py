@@ -1,0 +1,177 @@
+"""``explainer train classifier`` and ``explainer train explainer``."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from explainer.attribution.rtis import RTISWeights, rtis_loss
+from explainer.checkpoints import load_classifier
+from explainer.classifiers import build_classifier
+from explainer.cli.options import (
+    ClassifierAt,
+    DataName,
+    Device,
+    Download,
+    Limit,
+    Out,
+    PresetName,
+    Root,
+    Seed,
+    Steps,
+    changed_preset,
+    check_classes,
+    device_named,
+    load_split,
+)
+from explainer.errors import UserError
+from explainer.model import build_explainer, start_from
+from explainer.training import (
+    MaskedInputs,
+    Run,
+    fit_classifier,
+    fit_explainer,
+)
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Train a classifier, then the Explainer of that classifier.",
+)
+
+
+def _report(run: Run) -> None:
+    last = run.history[-1] if run.history else {}
+    for name, value in last.items():
+        typer.echo(f"{name:>26} {value:.4g}")
+    typer.echo(f"weights in {run.weights}, card in {run.folder}/card.json")
+
+
+@app.command("classifier")
+def train_classifier(
+    out: Out,
+    preset: PresetName = "scenes",
+    data: DataName = None,
+    root: Root = None,
+    download: Download = False,
+    initial_weights: Annotated[
+        str | None,
+        typer.Option(
+            help=(
+                "'imagenet' (downloaded, or from a package), 'random', or "
+                "a file with a state dict of the architecture."
+            )
+        ),
+    ] = None,
+    steps: Steps = None,
+    seed: Seed = None,
+    device: Device = None,
+    limit: Limit = None,
+) -> None:
+    """Train the classifier that is to be explained."""
+    chosen = changed_preset(preset, data, steps, seed)
+    on = device_named(device)
+    train = load_split(chosen, "train", root, limit, download)
+    val = load_split(chosen, "val", root, limit, download)
+    default = "random" if chosen.classifier == "small_cnn" else "imagenet"
+    initial: Any = initial_weights or default
+    if initial not in ("random", "imagenet"):
+        initial = Path(initial)
+    torch.manual_seed(chosen.classifier_training.seed)
+    classifier = build_classifier(chosen.classifier, train.classes, initial)
+    config: dict[str, Any] = {
+        "preset": preset,
+        "data": chosen.data,
+        "limit": limit,
+        "architecture": chosen.classifier,
+        "initial_weights": str(initial_weights or default),
+        "classes": list(train.classes),
+        "size": chosen.size,
+    }
+    if chosen.plain_training is not None:
+        fit_classifier(
+            classifier,
+            train,
+            val,
+            chosen.plain_training,
+            folder=out / "plain",
+            config=config,
+            masked_inputs=MaskedInputs(
+                smoothing=chosen.masked_inputs.smoothing
+            ),
+            device=on,
+        )
+    if chosen.thaw:
+        classifier.thaw()
+    run = fit_classifier(
+        classifier,
+        train,
+        val,
+        chosen.classifier_training,
+        folder=out,
+        config=config,
+        masked_inputs=chosen.masked_inputs,
+        device=on,
+    )
+    _report(run)
+
+
+@app.command("explainer")
+def train_explainer(
+    out: Out,
+    preset: PresetName = "scenes",
+    data: DataName = None,
+    root: Root = None,
+    download: Download = False,
+    classifier: ClassifierAt = None,
+    loss: Annotated[
+        str,
+        typer.Option(
+            help="'explainer', the paper's loss, or 'rtis', the rival's."
+        ),
+    ] = "explainer",
+    steps: Steps = None,
+    seed: Seed = None,
+    device: Device = None,
+    limit: Limit = None,
+) -> None:
+    """Train the Explainer of a classifier, from image labels alone."""
+    chosen = changed_preset(preset, data, steps, seed)
+    on = device_named(device)
+    if loss not in ("explainer", "rtis"):
+        raise UserError(f"no loss {loss!r}; known: explainer, rtis")
+    train = load_split(chosen, "train", root, limit, download)
+    val = load_split(chosen, "val", root, limit, download)
+    explanandum = load_classifier(classifier or preset)
+    check_classes(explanandum, train)
+    torch.manual_seed(chosen.explainer_training.seed)
+    network = build_explainer(
+        chosen.explainer, len(train.classes), **chosen.explainer_options
+    )
+    if chosen.encoder_from_classifier:
+        start_from(network, explanandum)
+    options: dict[str, Any] = (
+        {"weights": chosen.weights, "fill": chosen.fill}
+        if loss == "explainer"
+        else {"weights": RTISWeights(), "loss": rtis_loss}
+    )
+    run = fit_explainer(
+        network,
+        explanandum,
+        train,
+        val,
+        chosen.explainer_training,
+        folder=out,
+        config={
+            "preset": preset,
+            "data": chosen.data,
+            "limit": limit,
+            "architecture": chosen.explainer,
+            "options": chosen.explainer_options,
+            "classes": list(train.classes),
+            "size": chosen.size,
+        },
+        device=on,
+        **options,
+    )
+    _report(run)
