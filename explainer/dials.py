@@ -28,7 +28,6 @@ from html import escape
 from importlib.resources import files
 from itertools import product
 
-
 Value = float | str
 Setting = tuple[Value, ...]
 Stack = str | Sequence[str]
