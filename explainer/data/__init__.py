@@ -9,6 +9,7 @@ from explainer.data.base import (
     collate,
     labels_in,
 )
+from explainer.data.coco import COCO, COCO_CLASSES, COCO_PAPER_CLASSES
 from explainer.data.photos import Photos, load_photo
 from explainer.data.registry import DATASETS, First, all_labels, load_data
 from explainer.data.scenes import Scenes, Shortcut
@@ -17,6 +18,9 @@ from explainer.data.voc import ANIMALS, VOC, VOC_CLASSES
 
 __all__ = [
     "ANIMALS",
+    "COCO",
+    "COCO_CLASSES",
+    "COCO_PAPER_CLASSES",
     "DATASETS",
     "VOC",
     "VOC_CLASSES",

@@ -4,7 +4,9 @@ Every dataset of this package is a sequence of :class:`Sample` and carries
 the names of its classes in ``classes``; nothing else is assumed of it.
 """
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
@@ -79,3 +81,29 @@ def labels_in(mask: Tensor, n_classes: int) -> Tensor:
     """Return ``(C,)`` float labels of the classes that occur in a mask."""
     present = torch.bincount(mask.flatten(), minlength=VOID + 1)
     return (present[1 : n_classes + 1] > 0).float()
+
+
+def data_root(root: str | Path | None, contains: str) -> Path:
+    """Return the data folder: ``root``, else ``EXPLAINER_DATA``.
+
+    ``contains`` names what lies in it, for the message of the
+    :class:`DataError` when neither is given.
+    """
+    chosen = root or os.environ.get("EXPLAINER_DATA")
+    if not chosen:
+        raise DataError(
+            "no data folder given: pass root (--root) or set EXPLAINER_DATA "
+            f"to the folder that contains {contains}"
+        )
+    return Path(chosen).expanduser()
+
+
+def check_names(
+    what: str, names: Sequence[str], known: Sequence[str]
+) -> None:
+    """Raise a :class:`DataError` unless each name is known and given once."""
+    for name in names:
+        if name not in known:
+            raise DataError(f"no {what} {name!r}; known: {', '.join(known)}")
+    if not names or len(set(names)) < len(names):
+        raise DataError(f"each {what} once, and at least one; got {names}")

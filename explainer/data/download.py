@@ -10,12 +10,18 @@ import hashlib
 import http.client
 import os
 import shutil
+import stat
 import tarfile
 import tempfile
 import urllib.error
 import urllib.request
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from tqdm import tqdm
 
@@ -23,16 +29,21 @@ from explainer.data.base import DataError
 
 CHUNK = 1 << 16
 TIMEOUT = 30.0
+DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError)
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A file by name and SHA-256, and the addresses to try in order."""
+    """A file by name and SHA-256, and the addresses to try in order.
+
+    ``size``, in bytes, is there to tell people beforehand; 0 if not known.
+    """
 
     name: str
     sha256: str
     urls: tuple[str, ...]
+    size: int = 0
 
 
 def sha256(path: Path) -> str:
@@ -159,49 +170,84 @@ def _download(url: str, part: Path, timeout: float, progress: bool) -> None:
         raise ConnectionError(f"ended after {received:,} of {total:,} bytes")
 
 
-def extract(archive: Path, folder: Path) -> None:
-    """Unpack a tar file into ``folder``; files of the same name give way.
+@dataclass(frozen=True)
+class _Member:
+    """A file or folder in an archive; ``open`` gives a file's content."""
+
+    name: str
+    is_file: bool
+    is_folder: bool
+    open: Callable[[], IO[bytes] | None]
+
+
+def _members(archive: Path) -> Iterator[_Member]:
+    """Yield what a zip or tar file holds, one after the other."""
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive) as opened:
+            for info in opened.infolist():
+                kind = stat.S_IFMT(info.external_attr >> 16)
+                yield _Member(
+                    info.filename,
+                    not info.is_dir() and kind in (0, stat.S_IFREG),
+                    info.is_dir(),
+                    partial(opened.open, info),
+                )
+        return
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            yield _Member(
+                member.name,
+                member.isfile(),
+                member.isdir(),
+                partial(tar.extractfile, member),
+            )
+
+
+def extract(
+    archive: Path, folder: Path, only: tuple[str, ...] | None = None
+) -> None:
+    """Unpack a tar or zip file into ``folder``, over files of the same name.
 
     Everything is unpacked beside its destination and moved into place only
     then, the lists of ``ImageSets`` last: a split that can be found is
-    complete.
+    complete. ``only`` leaves out all members but those.
 
     Raises
     ------
     DataError
-        When the archive is damaged, or holds a link or a path that leads
-        out of ``folder``.
+        When the archive is damaged, lacks a member of ``only``, or holds a
+        link or a path that leads out of ``folder``.
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix=".extract-") as tmp:
         staging = Path(tmp)
         try:
-            with tarfile.open(archive) as tar:
-                for member in tar:
-                    _extract_member(tar, member, staging)
+            for member in _members(archive):
+                if only is None or member.name in only:
+                    _extract_member(archive, member, staging)
             files = [p for p in staging.rglob("*") if p.is_file()]
+            if only is not None and len(files) < len(only):
+                raise OSError(f"it does not hold all of {', '.join(only)}")
             for path in sorted(files, key=lambda p: "ImageSets" in p.parts):
                 target = folder / path.relative_to(staging)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(path, target)
-        except (tarfile.TarError, OSError) as error:
+        except (*DAMAGED, OSError) as error:
             raise DataError(
                 f"{archive} could not be unpacked into {folder} ({error}); "
                 "make room, or delete the archive to fetch it anew"
             ) from error
 
 
-def _extract_member(
-    tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path
-) -> None:
+def _extract_member(archive: Path, member: _Member, folder: Path) -> None:
     # By hand: early versions of Python 3.10 lack tarfile's own filter.
     path = PurePosixPath(member.name)
     leads_out = path.is_absolute() or ".." in path.parts
-    if leads_out or not (member.isdir() or member.isfile()):
+    if leads_out or not (member.is_file or member.is_folder):
         raise DataError(
-            f"{tar.name!s} holds {member.name!r}, a link or a path out of "
+            f"{archive} holds {member.name!r}, a link or a path out of "
             "its folder; do not use this archive"
         )
-    content = tar.extractfile(member)
+    content = member.open() if member.is_file else None
     if content is None:  # a folder
         return
     target = folder / path

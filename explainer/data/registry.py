@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from explainer.data.base import DataError, LabelledImages, Sample
+from explainer.data.coco import COCO, COCO_CLASSES, COCO_PAPER_CLASSES
 from explainer.data.scenes import CLASSES as SCENE_CLASSES
 from explainer.data.scenes import LENGTHS, Scenes
 from explainer.data.voc import VOC, VOC_CLASSES
@@ -106,12 +107,38 @@ def _voc(
     return data if limit is None else First(data, limit)
 
 
+def _coco(
+    split: str,
+    *,
+    outputs: tuple[str, ...],
+    root: str | Path | None,
+    size: int | None,
+    classes: tuple[str, ...] | None,
+    limit: int | None,
+    download: bool,
+) -> LabelledImages:
+    data = COCO(
+        root,
+        split,
+        classes=outputs if classes is None else classes,
+        size=224 if size is None else size,
+        download=download,
+    )
+    return data if limit is None else First(data, limit)
+
+
 DATASETS: dict[str, Callable[..., LabelledImages]] = {
     "scenes": _scenes,
     "voc2007": partial(_voc, year="2007"),
     "voc2012": partial(_voc, year="2012"),
+    "coco2014": partial(_coco, outputs=COCO_PAPER_CLASSES),
+    "coco2014-80": partial(_coco, outputs=COCO_CLASSES),
 }
-"""What :func:`load_data` can load."""
+"""What :func:`load_data` can load.
+
+``coco2014`` has the paper's 91 outputs, of which 11 never occur, and
+``coco2014-80`` the 80 classes that COCO names.
+"""
 
 
 def load_data(

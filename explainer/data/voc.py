@@ -5,7 +5,6 @@ Everingham et al., *The PASCAL Visual Object Classes (VOC) Challenge*, IJCV
 4,952 to test, of which 210 are segmented.
 """
 
-import os
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -16,7 +15,13 @@ from PIL import Image
 from torch import Tensor
 from torchvision.datasets import VOCDetection, VOCSegmentation
 
-from explainer.data.base import VOID, DataError, Sample
+from explainer.data.base import (
+    VOID,
+    DataError,
+    Sample,
+    check_names,
+    data_root,
+)
 from explainer.data.download import Archive, extract, fetch
 from explainer.data.transforms import (
     Pixels,
@@ -66,25 +71,29 @@ _MIRRORS = (
 )
 
 
-def _archive(year: str, name: str, sha256: str) -> Archive:
+def _archive(year: str, name: str, sha256: str, size: int) -> Archive:
     hosts = (*(f"{host}/voc{year}" for host in _OFFICIAL), *_MIRRORS)
-    return Archive(name, sha256, tuple(f"{host}/{name}" for host in hosts))
+    urls = tuple(f"{host}/{name}" for host in hosts)
+    return Archive(name, sha256, urls, size)
 
 
 _TRAINVAL_2007 = _archive(
     "2007",
     "VOCtrainval_06-Nov-2007.tar",
     "7d8cd951101b0957ddfd7a530bdc8a94f06121cfc1e511bb5937e973020c7508",
+    460_032_000,
 )
 _TEST_2007 = _archive(
     "2007",
     "VOCtest_06-Nov-2007.tar",
     "6836888e2e01dca84577a849d339fa4f73e1e4f135d312430c4856b5609b4892",
+    451_020_800,
 )
 _TRAINVAL_2012 = _archive(
     "2012",
     "VOCtrainval_11-May-2012.tar",
     "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
+    1_999_639_040,
 )
 ARCHIVES = {
     ("2007", "train"): _TRAINVAL_2007,
@@ -95,23 +104,6 @@ ARCHIVES = {
     ("2012", "val"): _TRAINVAL_2012,
     ("2012", "trainval"): _TRAINVAL_2012,
 }
-
-
-def data_root(root: str | Path | None) -> Path:
-    """Return the data folder: ``root``, else ``EXPLAINER_DATA``.
-
-    Raises
-    ------
-    DataError
-        When neither is given.
-    """
-    chosen = root or os.environ.get("EXPLAINER_DATA")
-    if not chosen:
-        raise DataError(
-            "no data folder given: pass root (--root) or set EXPLAINER_DATA "
-            "to the folder that contains VOCdevkit/"
-        )
-    return Path(chosen).expanduser()
 
 
 def download_voc(root: Path, year: str, split: str) -> None:
@@ -178,12 +170,12 @@ class VOC:
         cache: bool = False,
         download: bool = False,
     ) -> None:
-        _check_names("year", (year,), tuple(SPLITS))
-        _check_names(f"split of VOC {year}", (split,), SPLITS[year])
-        _check_names("class in VOC", tuple(classes), VOC_CLASSES)
+        check_names("year", (year,), tuple(SPLITS))
+        check_names(f"split of VOC {year}", (split,), SPLITS[year])
+        check_names("class in VOC", tuple(classes), VOC_CLASSES)
         self.classes = tuple(classes)
         self.year, self.split, self.size = year, split, size
-        folder = data_root(root)
+        folder = data_root(root, "VOCdevkit/")
         challenge = "Segmentation" if segmented else "Main"
         sets = folder / "VOCdevkit" / f"VOC{year}" / "ImageSets" / challenge
         listed = sets / f"{split}.txt"
@@ -319,16 +311,6 @@ def read_objects(path: Path) -> list[str]:
                 "20 classes; correct or remove it"
             )
     return names
-
-
-def _check_names(
-    what: str, names: tuple[str, ...], known: tuple[str, ...]
-) -> None:
-    for name in names:
-        if name not in known:
-            raise DataError(f"no {what} {name!r}; known: {', '.join(known)}")
-    if not names or len(set(names)) < len(names):
-        raise DataError(f"each {what} once, and at least one; got {names}")
 
 
 def _check_split(listed: Path) -> None:

@@ -3,8 +3,10 @@
 import errno
 import hashlib
 import io
+import stat
 import tarfile
 import threading
+import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -318,3 +320,57 @@ def test_voc_downloads_itself_once(
     VOC(root, "train", segmented=True, download=True)
     assert len(host.asked()) == 2
     assert files(root) == {"VOCdevkit", NAME}
+
+
+def zip_of(*members: tuple[str, int]) -> bytes:
+    """Return a zip of 4-byte files; the number is the Unix file type."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, kind in members:
+            info = zipfile.ZipInfo(name)
+            info.external_attr = (kind | 0o644) << 16
+            archive.writestr(info, b"data")
+    return content.getvalue()
+
+
+def test_extract_takes_what_it_is_asked_for_from_a_zip(
+    tmp_path: Path,
+) -> None:
+    archive = tmp_path / "a.zip"
+    archive.write_bytes(zip_of(("a/x", 0), ("a/y", stat.S_IFREG)))
+    target = tmp_path / "target"
+    target.mkdir()
+    extract(archive, target, only=("a/y",))
+    assert files(target / "a") == {"y"}
+    extract(archive, target)
+    assert files(target / "a") == {"x", "y"}
+    assert (target / "a" / "x").read_bytes() == b"data"
+    with pytest.raises(DataError, match="does not hold all of a/z"):
+        extract(archive, target, only=("a/z",))
+
+
+@pytest.mark.parametrize(
+    "bad", [("../out", 0), ("/tmp/out", 0), ("link", stat.S_IFLNK)]
+)
+def test_extract_refuses_what_leads_out_of_a_zip(
+    tmp_path: Path, bad: tuple[str, int]
+) -> None:
+    archive = tmp_path / "a.zip"
+    archive.write_bytes(zip_of(("fine", 0), bad))
+    target = tmp_path / "target"
+    target.mkdir()
+    with pytest.raises(DataError, match="do not use this archive"):
+        extract(archive, target)
+    assert files(target) == set()
+
+
+def test_extract_names_a_damaged_zip(tmp_path: Path) -> None:
+    archive, target = tmp_path / "a.zip", tmp_path / "target"
+    target.mkdir()
+    whole = zip_of(("a", 0), ("b", 0))
+    spoilt = whole.replace(b"data", b"dato")  # the checksum tells
+    for content in (b"", whole[:-30], spoilt):
+        archive.write_bytes(content)
+        with pytest.raises(DataError, match=r"a\.zip could not be unpacked"):
+            extract(archive, target)
+        assert files(target) == set()
