@@ -5,9 +5,11 @@ mask of class k keeps, and note its probability of class r (paper, section
 4). It should stay high where k = r and fall elsewhere.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,11 +18,24 @@ from tqdm.auto import tqdm
 
 from explainer.attribution._common import evaluating
 from explainer.bootstrap import mean_interval
-from explainer.contenders import Contender, EvaluationError, attribute
+from explainer.card import command_line, describe, environment
+from explainer.classifiers import Frozen
+from explainer.contenders import (
+    Contender,
+    EvaluationError,
+    attribute,
+    describe_row,
+)
 from explainer.data.base import LabelledImages
+from explainer.files import write_json
 from explainer.masks import composite, make_fill
 from explainer.metrics import THRESHOLDS
-from explainer.selection import batches, device_of, to_device
+from explainer.selection import (
+    batches,
+    describe_data,
+    device_of,
+    to_device,
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +57,28 @@ class ClassScores:
     def to_json(self) -> dict[str, Any]:
         """Return the table as JSON can hold it."""
         return asdict(self)
+
+
+def diagonal_and_rest(
+    scores: Sequence[Sequence[float | None]],
+) -> tuple[float, float]:
+    """Return the mean of the diagonal and that of all others but "none".
+
+    ``scores`` is ``K x (1 + K)`` as in :class:`ClassScores`; rows without
+    images are passed over. Masks that tell classes apart have a high first
+    number and a low second one. NaN where there is nothing to average.
+    """
+    own: list[float] = []
+    other: list[float] = []
+    for r, row in enumerate(scores):
+        for k, value in enumerate(row[1:]):
+            if value is not None:
+                (own if k == r else other).append(value)
+    return _mean(own), _mean(other)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else float("nan")
 
 
 def _columns(classes: Sequence[str], data: LabelledImages) -> Tensor:
@@ -180,3 +217,129 @@ def _tabulate(
         ci=ci,
         n=present.sum(0).tolist(),
     )
+
+
+def _tables_on_disk(
+    out: Path, common: Mapping[str, Any], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the tables of an earlier call, after checking their origin.
+
+    ``common`` is what all tables share, ``settings`` what each method is
+    asked with; tables of methods that are not asked for are kept.
+    """
+    if not out.exists():
+        return {}
+    try:
+        tables: dict[str, Any] = json.loads(out.read_text())
+        card = tables.pop("card")
+        theirs = {name: table["settings"] for name, table in tables.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EvaluationError(
+            f"{out} holds no class scores; write the results elsewhere"
+        ) from error
+    differing = [k for k in common if card.get(k) != common[k]]
+    differing += [
+        name
+        for name in settings
+        if theirs.get(name, settings[name]) != settings[name]
+    ]
+    if differing:
+        raise EvaluationError(
+            f"{out} holds class scores that were made with other settings "
+            f"({', '.join(differing)}); delete it, or write the results "
+            "elsewhere"
+        )
+    return tables
+
+
+def class_score_tables(
+    methods: Mapping[str, Contender],
+    classifier: nn.Module,
+    data: LabelledImages,
+    *,
+    out: Path,
+    classes: Sequence[str] | None = None,
+    limit: int | None = None,
+    fill: str = "mean",
+    seed: int = 0,
+    notes: Mapping[str, Any] | None = None,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Measure the tables of several methods and write them as JSON.
+
+    The file is written anew, whole, after each method; the same call after
+    an interruption goes on with the first method that is missing, also if
+    methods were added to it.
+
+    Parameters
+    ----------
+    methods:
+        The rows of the comparison by name.
+    classifier, data, classes, limit, fill, seed, progress:
+        As in :func:`class_scores`.
+    out:
+        A ``.json`` file.
+    notes:
+        What the card should say besides.
+
+    Returns
+    -------
+    The content of ``out``: under each method's name the fields of
+    :class:`ClassScores`, the ``settings`` of the method and what it was
+    ``made_with``; under ``card`` what all have in common.
+
+    Raises
+    ------
+    EvaluationError
+        As :func:`class_scores`, and where ``out`` holds something else.
+    """
+    if "card" in methods or not methods:
+        raise EvaluationError(
+            "name at least one method, and none of them 'card'"
+        )
+    if out.suffix != ".json":
+        raise EvaluationError(f"results go to a .json file, not to {out}")
+    bare = (
+        classifier.classifier
+        if isinstance(classifier, Frozen)
+        else classifier
+    )
+    common = {
+        "data": describe_data(data),
+        "classifier": describe(bare),
+        "classes": list(data.classes if classes is None else classes),
+        "limit": limit,
+        "fill": fill,
+        "seed": seed,
+    }
+    settings = {
+        name: {**describe_row(contender), "limit": contender.limit}
+        for name, contender in methods.items()
+    }
+    tables = _tables_on_disk(out, common, settings)
+    made_with = environment()
+    card = {
+        **common,
+        **(notes or {}),
+        "command": command_line(),
+        **made_with,
+    }
+    for name, contender in methods.items():
+        if name not in tables:
+            table = class_scores(
+                contender,
+                classifier,
+                data,
+                classes=classes,
+                limit=limit,
+                fill=fill,
+                seed=seed,
+                progress=progress,
+            )
+            tables[name] = {
+                **table.to_json(),
+                "settings": settings[name],
+                "made_with": made_with,
+            }
+        write_json(out, {**tables, "card": card})
+    return {**tables, "card": card}

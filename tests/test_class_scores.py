@@ -1,13 +1,20 @@
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from explainer.attribution import ground_truth, one, zero
-from explainer.class_scores import ClassScores, class_scores, masked_scores
+from explainer.attribution import ellipse, ground_truth, one, zero
+from explainer.class_scores import (
+    ClassScores,
+    class_score_tables,
+    class_scores,
+    diagonal_and_rest,
+    masked_scores,
+)
 from explainer.contenders import Contender, EvaluationError
 from explainer.data.base import Sample, labels_in
 
@@ -119,3 +126,65 @@ def test_bad_classes_are_refused() -> None:
         scores(one, classes=[])
     with pytest.raises(EvaluationError, match="no image shows any"):
         scores(one, classes=["c"])
+
+
+def test_diagonal_and_rest_by_hand() -> None:
+    own, other = diagonal_and_rest([[0.9, 0.8, 0.1], [0.7, 0.3, 0.6]])
+    assert own == pytest.approx(0.7)
+    assert other == pytest.approx(0.2)
+    # The second class has no images.
+    own, other = diagonal_and_rest([[0.9, 0.8, 0.1], [None] * 3])
+    assert (own, other) == (0.8, 0.1)
+    assert all(map(math.isnan, diagonal_and_rest([[None, None]])))
+
+
+def tables(out: Path, rows: dict[str, Any], **options: Any) -> dict[str, Any]:
+    methods = {name: Contender(method) for name, method in rows.items()}
+    return class_score_tables(
+        methods, Counter(), Halves(), out=out, **options
+    )
+
+
+def test_an_interrupted_comparison_goes_on(tmp_path: Path) -> None:
+    calls = []
+
+    def first(c: nn.Module, x: Tensor, t: Tensor, **options: Any) -> Tensor:
+        calls.append("first")
+        return one(c, x, t)
+
+    def second(c: nn.Module, x: Tensor, t: Tensor, **options: Any) -> Tensor:
+        calls.append("second")
+        if calls.count("second") == 1:
+            raise KeyboardInterrupt
+        return zero(c, x, t)
+
+    out, rows = tmp_path / "scores.json", {"first": first, "second": second}
+    with pytest.raises(KeyboardInterrupt):
+        tables(out, rows)
+    assert set(json.loads(out.read_text())) == {"first", "card"}
+    found = tables(out, rows)
+    assert calls == ["first", "second", "second"]
+    assert json.loads(out.read_text()) == json.loads(json.dumps(found))
+    assert found["first"]["scores"] == scores(one).scores
+    assert found["card"]["limit"] is None
+
+
+def test_other_settings_are_not_mixed(tmp_path: Path) -> None:
+    out = tmp_path / "scores.json"
+    tables(out, {"one": one}, limit=2)
+    before = out.read_bytes()
+    for options in ({"limit": 3}, {"limit": 2, "seed": 1}):
+        with pytest.raises(EvaluationError, match="other settings"):
+            tables(out, {"zero": zero}, **options)
+    with pytest.raises(EvaluationError, match=r"other settings \(one\)"):
+        tables(out, {"one": ellipse}, limit=2)
+    assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"card": {}, "a": 1}'])
+def test_another_file_is_left_alone(content: str, tmp_path: Path) -> None:
+    out = tmp_path / "scores.json"
+    out.write_text(content)
+    with pytest.raises(EvaluationError, match="holds no class scores"):
+        tables(out, {"one": one})
+    assert out.read_text() == content

@@ -5,6 +5,7 @@ import sys
 import typer
 
 from explainer.cli import train
+from explainer.cli.class_scores import class_scores_command
 from explainer.cli.evaluate import evaluate_command
 from explainer.cli.explain import explain_command
 from explainer.errors import UserError
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 app.add_typer(train.app, name="train")
 app.command("evaluate")(evaluate_command)
+app.command("class-scores")(class_scores_command)
 app.command("explain")(explain_command)
 
 

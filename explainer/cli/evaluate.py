@@ -21,6 +21,7 @@ from explainer.cli.options import (
     Split,
     changed_preset,
     check_classes,
+    check_limit,
     device_named,
     load_split,
 )
@@ -59,8 +60,7 @@ def evaluate_command(
     on = device_named(device)
     if targets not in ("labels", "predicted"):
         raise UserError(f"no targets {targets!r}; known: labels, predicted")
-    if limit is not None and limit < 1:
-        raise UserError(f"--limit must be at least 1, not {limit}")
+    check_limit(limit)
     test = load_split(chosen, split, root, None, download)
     explanandum = load_classifier(classifier or preset).to(on)
     check_classes(explanandum, test)

@@ -96,6 +96,12 @@ def device_named(name: str | None) -> str:
     return name
 
 
+def check_limit(limit: int | None) -> None:
+    """Refuse a limit that leaves no image."""
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit must be at least 1, not {limit}")
+
+
 def changed_preset(
     name: str, data: str | None, steps: int | None, seed: int | None
 ) -> Preset:
