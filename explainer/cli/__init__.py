@@ -5,6 +5,7 @@ import sys
 import typer
 
 from explainer.cli import train
+from explainer.cli.ablate import ablate_command
 from explainer.cli.class_scores import class_scores_command
 from explainer.cli.evaluate import evaluate_command
 from explainer.cli.explain import explain_command
@@ -22,6 +23,7 @@ app.add_typer(train.app, name="train")
 app.command("evaluate")(evaluate_command)
 app.command("class-scores")(class_scores_command)
 app.command("explain")(explain_command)
+app.command("ablate")(ablate_command)
 
 
 def main() -> None:

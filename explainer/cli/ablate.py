@@ -11,7 +11,6 @@ from explainer.cli.options import (
     ClassifierAt,
     Device,
     Download,
-    Limit,
     PresetName,
     Root,
     changed_preset,
@@ -19,11 +18,10 @@ from explainer.cli.options import (
     device_named,
     load_split,
 )
-from explainer.data import First
 from explainer.errors import UnknownNameError, UserError
 
 VALIDATED = 100
-"""Validations only draw curves here: so many images are enough."""
+"""Images of a validation, which here only tells how a run is going."""
 
 
 def ablate_command(
@@ -45,7 +43,10 @@ def ablate_command(
         typer.Option(help="By default book/results/ablation_PRESET.json."),
     ] = None,
     device: Device = None,
-    limit: Limit = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(help="Only the first so many images of each split."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would take.")
     ] = False,
@@ -60,13 +61,14 @@ def ablate_command(
     if seeds < 1:
         raise UserError(f"--seeds must be at least 1, not {seeds}")
     train = load_split(chosen, "train", root, limit, download)
+    few = VALIDATED if limit is None else limit
     explanandum = load_classifier(classifier or preset)
     check_classes(explanandum, train)
     experiment = Ablation(
         chosen,
         explanandum,
         train,
-        First(load_split(chosen, "val", root, None, download), VALIDATED),
+        load_split(chosen, "val", root, min(few, VALIDATED), download),
         load_split(chosen, "test", root, limit, download),
         short_training(chosen, steps),
         out,

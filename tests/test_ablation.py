@@ -1,0 +1,220 @@
+"""Variants of the loss, their two spreads, and trainings that go on."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from explainer.ablation import (
+    AREA,
+    TERMS,
+    VARIANTS,
+    Ablation,
+    ablate,
+    read_masks,
+    score,
+    short_training,
+    spreads,
+    summarise,
+    variant_weights,
+)
+from explainer.checkpoints import load_classifier
+from explainer.data import Scenes
+from explainer.errors import UserError
+from explainer.loop import TrainingError
+from explainer.losses import LossWeights
+from explainer.presets import get_preset
+from explainer.selection import Settings, select
+
+PRESET = get_preset("scenes")
+
+
+# --- variants -----------------------------------------------------------
+
+
+def test_terms_are_the_weights_of_the_loss() -> None:
+    weights = LossWeights()
+    assert {t for t in TERMS if isinstance(getattr(weights, t), float)} == (
+        set(TERMS)
+    )
+    assert set(AREA) < set(TERMS)
+
+
+def test_every_term_is_off_in_turn_and_alone() -> None:
+    kept = [set(terms) for terms in VARIANTS.values()]
+    for term in TERMS:
+        assert set(TERMS) - {term} in kept, term
+    assert set(TERMS) - set(AREA) in kept
+    for group in ({"entropy"}, set(AREA), {"smoothness"}, set()):
+        assert {"classification"} | group in kept
+    assert VARIANTS["full"] == TERMS
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_only_missing_terms_lose_their_weight(variant: str) -> None:
+    weights = variant_weights(PRESET.weights, variant)
+    for term in TERMS:
+        before = getattr(PRESET.weights, term)
+        expected = before if term in VARIANTS[variant] else 0
+        assert getattr(weights, term) == expected
+    assert (weights.a, weights.b) == (PRESET.weights.a, PRESET.weights.b)
+
+
+def test_short_training_keeps_the_recipe() -> None:
+    training = short_training(PRESET, 20)
+    assert (training.steps, training.warmup, training.eval_every) == (
+        20,
+        2,
+        5,
+    )
+    assert training.learning_rate == PRESET.explainer_training.learning_rate
+
+
+# --- two spreads --------------------------------------------------------
+
+
+def test_spreads_by_hand() -> None:
+    # Two seeds, three images: the seeds' means are 2 and 4.
+    found = spreads([[1.0, 2.0, 3.0], [3.0, 4.0, 5.0]])
+    assert found["mean"] == 3
+    assert found["seeds"] == [2, 4]
+    assert found["seed_sd"] == pytest.approx(2**0.5)
+    low, high = found["image_ci"]
+    assert 2 <= low < 3 < high <= 4
+
+
+def test_images_that_do_not_differ_have_no_spread() -> None:
+    found = spreads([[1.0, 1.0], [2.0, 2.0]])
+    assert found["image_ci"] == [1.5, 1.5]
+    assert found["seed_sd"] == pytest.approx(0.5**0.5)
+
+
+def test_undefined_values_are_left_out() -> None:
+    assert spreads([[1.0, None], [2.0, None]])["mean"] == 1.5
+    assert spreads([[None], [None]])["mean"] is None
+    assert spreads([[1.0, 3.0]])["seed_sd"] is None
+
+
+def test_differences_are_paired_by_seed_and_image() -> None:
+    # Seeds and images differ a lot, the difference is 1 throughout.
+    full = [{"iou": [1.0, 5.0]}, {"iou": [11.0, 15.0]}]
+    less = [{"iou": [0.0, 4.0]}, {"iou": [10.0, 14.0]}]
+    summary = summarise({"full": full, "no-entropy": less})
+    assert "difference" not in summary["full"]
+    difference = summary["no-entropy"]["difference"]["iou"]
+    assert difference["seeds"] == [-1, -1]
+    assert difference["seed_sd"] == 0
+    assert difference["image_ci"] == [-1, -1]
+
+
+# --- scores -------------------------------------------------------------
+
+
+class _Constant(nn.Module):
+    """An Explainer that answers the same everywhere."""
+
+    def __init__(self, logits: list[float]) -> None:
+        super().__init__()
+        self.logits = torch.tensor(logits).reshape(1, -1, 1, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        shape = (len(images), -1, *images.shape[-2:])
+        return self.logits.expand(shape)
+
+
+def test_scores_of_constant_masks() -> None:
+    data = Scenes("test", 12)
+    classifier = load_classifier("scenes")
+    with torch.no_grad():
+        chosen = select(classifier, data, Settings())
+    network = _Constant([100.0] * 8)
+    found = score(network, classifier, data, chosen, Settings(steps=0))
+    assert all(len(column) == 12 for column in found.values())
+    assert found["target_area"] == found["non_target_area"] == [1] * 12
+    assert found["variation"] == [0] * 12
+    # Everything is kept, nothing left: a grey image.
+    assert min(found["kept"]) > max(found["left"])
+    for i, sample in enumerate(data):  # type: ignore[arg-type]
+        n_classes = int(sample.labels.sum())
+        assert (found["class_iou"][i] == found["class_iou"][i]) == (
+            n_classes > 1
+        )
+
+
+# --- trainings ----------------------------------------------------------
+
+
+def experiment(folder: Path, steps: int = 2) -> Ablation:
+    return Ablation(
+        PRESET,
+        load_classifier("scenes"),
+        Scenes("train", 32),
+        Scenes("val", 8),
+        Scenes("test", 8),
+        short_training(PRESET, steps),
+        folder,
+    )
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ablation")
+    variants = ("full", "no-area")
+    out = folder / "results.json"
+    ablate(experiment(folder), out, variants=variants, seeds=2)
+    return folder
+
+
+def test_results_say_what_was_done(done: Path) -> None:
+    results = json.loads((done / "results.json").read_text())
+    assert list(results["variants"]) == ["full", "no-area"]
+    card = results["card"]
+    assert card["seeds"] == [0, 1]
+    assert card["training"]["steps"] == 2
+    assert card["weights"]["no-area"]["bound"] == 0
+    assert {"commit", "cpu", "date", "command"} <= set(card)
+    iou = results["variants"]["no-area"]["iou"]
+    assert len(set(iou["seeds"])) == 2  # another seed is another training
+    assert iou["seed_sd"] > 0
+
+
+def test_masks_are_stored_for_the_first_images(done: Path) -> None:
+    results = json.loads((done / "results.json").read_text())
+    masks = read_masks(done / "results.npz")
+    assert list(masks) == ["full", "no-area"]
+    assert masks["full"].shape == (len(results["pictures"]), 2, 64, 64)
+    assert 0 <= masks["full"].min() < masks["full"].max() <= 1
+    assert not torch.equal(masks["full"], masks["no-area"])
+
+
+def test_what_is_done_is_not_done_again(
+    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("explainer.ablation.fit_explainer", refuse)
+    variants = ("full", "no-area")
+    again = ablate(
+        experiment(done), tmp_path / "b.json", variants=variants, seeds=2
+    )
+    before = json.loads((done / "results.json").read_text())
+    assert again["variants"] == before["variants"]
+
+
+def test_another_recipe_is_refused_in_the_same_folder(done: Path) -> None:
+    with pytest.raises(TrainingError, match="another configuration"):
+        ablate(experiment(done, 3), done / "c.json", variants=("full",))
+
+
+def test_no_image_to_measure_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = Scenes("test", 2)
+    test._masks[:] = 0  # no object anywhere
+    empty = experiment(tmp_path)
+    object.__setattr__(empty, "test", test)
+    with pytest.raises(UserError, match="none of the 2 images"):
+        ablate(empty, tmp_path / "results.json")
