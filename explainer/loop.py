@@ -33,6 +33,7 @@ from explainer.data import Batch, LabelledImages, Sample, collate, flip
 from explainer.errors import UserError
 from explainer.files import write_atomically, write_json
 from explainer.losses import Loss
+from explainer.memory import keep_freed_memory
 
 History = list[dict[str, float]]
 BatchLoss = Callable[[nn.Module, Batch, torch.Generator], Loss]
@@ -244,6 +245,7 @@ class Loop:
         _check_config(folder / "config.json", self.config)
         state = _read_state(folder / "last.pt")
         write_json(folder / "config.json", self.config)
+        keep_freed_memory()
         # Accelerate keeps the first run's device and precision for all later
         # ones of a process; every run has its own here.
         AcceleratorState._reset_state(reset_partial_state=True)
