@@ -9,6 +9,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+METHOD_TITLES: Mapping[str, str] = {
+    "explainer": "Explainer",
+    "grad_cam": "Grad-CAM",
+    "rise": "RISE",
+    "extremal_perturbation": "EP",
+    "igos": "iGOS++",
+    "rtis": "RTIS",
+    "zero": "0 everywhere",
+    "half": "½ everywhere",
+    "one": "1 everywhere",
+    "ellipse": "ellipse",
+    "ground_truth": "truth",
+    "input_gradient": "gradient",
+    "integrated_gradients": "integrated grad.",
+}
+"""What figures and tables call the attribution methods."""
+
 
 @dataclass(frozen=True)
 class Source:

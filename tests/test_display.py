@@ -5,7 +5,8 @@ import inspect
 import pytest
 
 from explainer import masks
-from explainer.display import source, table
+from explainer.attribution import METHODS
+from explainer.display import METHOD_TITLES, source, table
 
 
 def test_source_is_the_real_one_in_a_python_fence():
@@ -39,3 +40,8 @@ def test_table_as_text_is_aligned():
 def test_a_row_of_the_wrong_length_is_refused():
     with pytest.raises(ValueError, match="'a' has 1 values for 2 columns"):
         table(["x", "y"], {"a": [1]})
+
+
+def test_every_method_has_a_title_of_its_own():
+    assert set(METHOD_TITLES) == set(METHODS)
+    assert len(set(METHOD_TITLES.values())) == len(METHODS)
