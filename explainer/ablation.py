@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,6 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from explainer.bootstrap import mean_interval
 from explainer.card import command_line, describe, environment
 from explainer.checkpoints import load_explainer
 from explainer.classifiers import Frozen, probabilities
@@ -48,6 +46,7 @@ from explainer.selection import (
     select,
     to_device,
 )
+from explainer.spreads import summarise
 from explainer.training import fit_explainer
 
 AREA = ("bound", "target_area", "non_target_area")
@@ -149,67 +148,6 @@ def score(
         for name, column in values.items():
             columns.setdefault(name, []).extend(column.tolist())
     return columns
-
-
-def _defined(values: Sequence[float | None]) -> list[float]:
-    return [v for v in values if v is not None and v == v]
-
-
-def _difference(
-    ours: Sequence[float | None], theirs: Sequence[float | None]
-) -> list[float | None]:
-    return [
-        None if a is None or b is None else a - b
-        for a, b in zip(ours, theirs, strict=True)
-    ]
-
-
-def spreads(values: Sequence[Sequence[float | None]]) -> dict[str, Any]:
-    """Return a mean with its two spreads.
-
-    ``values`` holds, for every seed, one value an image (None or NaN where
-    undefined, for every seed alike). ``seeds`` are the means of the single
-    seeds and ``seed_sd`` their standard deviation (None for one seed);
-    ``image_ci`` is the bootstrap 95% interval over images of what an image
-    scores on average over seeds.
-    """
-    columns = [_defined(column) for column in values]
-    if not columns[0]:
-        return {"mean": None, "seeds": [], "seed_sd": None, "image_ci": None}
-    means = [fmean(column) for column in columns]
-    per_image = [fmean(image) for image in zip(*columns, strict=True)]
-    return {
-        "mean": fmean(means),
-        "seeds": means,
-        "seed_sd": stdev(means) if len(means) > 1 else None,
-        "image_ci": list(mean_interval(per_image)),
-    }
-
-
-def summarise(
-    scores: Mapping[str, Sequence[Mapping[str, Sequence[float | None]]]],
-) -> dict[str, Any]:
-    """Return :func:`spreads` by variant and metric.
-
-    ``scores[variant]`` holds each seed's columns. Every variant but "full"
-    has, under ``difference``, also the spreads of its values minus those of
-    the full loss, seed by seed and image by image.
-    """
-    summary: dict[str, Any] = {}
-    for variant, seeds in scores.items():
-        summary[variant] = {
-            metric: spreads([seed[metric] for seed in seeds])
-            for metric in seeds[0]
-        }
-        if variant != "full" and "full" in scores:
-            pairs = list(zip(seeds, scores["full"], strict=True))
-            summary[variant]["difference"] = {
-                metric: spreads(
-                    [_difference(a[metric], b[metric]) for a, b in pairs]
-                )
-                for metric in seeds[0]
-            }
-    return summary
 
 
 @dataclass(frozen=True)
@@ -412,9 +350,9 @@ def ablate(
 
     Returns
     -------
-    The content of ``out``: ``variants`` (see :func:`summarise`),
-    ``pictures`` (the indices of the images whose masks are stored) and
-    ``card``.
+    The content of ``out``: ``variants``, see
+    :func:`explainer.spreads.summarise`; ``pictures``, the indices of the
+    images whose masks are stored; and ``card``.
     """
     classifier = experiment.classifier.to(experiment.device)
     with torch.no_grad():
