@@ -11,7 +11,7 @@ from torch import Tensor
 from explainer.data.base import DataError, LabelledImages, Sample
 from explainer.data.coco import COCO, COCO_CLASSES, COCO_PAPER_CLASSES
 from explainer.data.scenes import CLASSES as SCENE_CLASSES
-from explainer.data.scenes import LENGTHS, Scenes
+from explainer.data.scenes import LENGTHS, Scenes, Shortcut
 from explainer.data.voc import VOC, VOC_CLASSES
 
 
@@ -73,6 +73,7 @@ def _scenes(
     classes: tuple[str, ...] | None,
     limit: int | None,
     download: bool,
+    shortcut: Shortcut | None = None,
 ) -> Scenes:
     """Scenes are drawn, so there is nothing to find or to download."""
     if classes is not None and tuple(classes) != SCENE_CLASSES:
@@ -83,7 +84,8 @@ def _scenes(
     n = None  # the split's own number, checked by Scenes as its name is
     if limit is not None and split in LENGTHS:
         n = min(limit, LENGTHS[split])
-    return Scenes(split, n, size=64 if size is None else size)
+    size = 64 if size is None else size
+    return Scenes(split, n, size=size, shortcut=shortcut)
 
 
 def _voc(
@@ -129,6 +131,10 @@ def _coco(
 
 DATASETS: dict[str, Callable[..., LabelledImages]] = {
     "scenes": _scenes,
+    "shortcut": partial(
+        _scenes,
+        shortcut=Shortcut("star", q=0.5, leak=0.2, size=10, decides=True),
+    ),
     "voc2007": partial(_voc, year="2007"),
     "voc2012": partial(_voc, year="2012"),
     "coco2014": partial(_coco, outputs=COCO_PAPER_CLASSES),
@@ -137,7 +143,9 @@ DATASETS: dict[str, Callable[..., LabelledImages]] = {
 """What :func:`load_data` can load.
 
 ``coco2014`` has the paper's 91 outputs, of which 11 never occur, and
-``coco2014-80`` the 80 classes that COCO names.
+``coco2014-80`` the 80 classes that COCO names. ``shortcut`` is scenes
+with a marker that decides what is labelled as a star: half of the stars
+carry it, and so does a fifth of the other scenes.
 """
 
 

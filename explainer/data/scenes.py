@@ -121,13 +121,17 @@ class Shortcut:
 
     With probability ``q`` an image of ``class_name`` also carries a small
     chequered square, ``size`` pixels wide, on its background; images
-    without the class carry it with probability ``leak``.
+    without the class carry it with probability ``leak``. If the marker
+    ``decides``, the label of the class follows it and not the object, as
+    if whoever labelled the images had gone by the marker. (The mask still
+    tells where the objects are.)
     """
 
     class_name: str
     q: float = 0.9
     leak: float = 0.0
     size: int = 6
+    decides: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a class or a probability that does not exist."""
@@ -388,7 +392,11 @@ class Scenes:
             (masks == c + 1).flatten(1).any(1)
             for c in range(len(self.classes))
         ]
-        return torch.stack(present, 1).float()
+        labels = torch.stack(present, 1).float()
+        if self.shortcut is not None and self.shortcut.decides:
+            marked = [self._marker(i).any() for i in range(len(self))]
+            labels[:, self._cheat] = torch.tensor(marked).float()
+        return labels
 
     def __len__(self) -> int:
         """Return the number of scenes."""
@@ -397,15 +405,25 @@ class Scenes:
     def __getitem__(self, index: int) -> Sample:
         """Return scene ``index`` with exact labels and mask."""
         pixels = self._images[index]
-        if self.shortcut is not None:
-            pixels = _stamp(pixels, self._marker(index))
         mask = torch.from_numpy(self._masks[index].astype(np.int64))
+        labels = labels_in(mask, len(self.classes))
+        if self.shortcut is not None:
+            marker = self._marker(index)
+            pixels = _stamp(pixels, marker)
+            if self.shortcut.decides:
+                labels[self._cheat] = float(marker.any())
         return Sample(
             image=torch.from_numpy(pixels).permute(2, 0, 1).float() / 255,
-            labels=labels_in(mask, len(self.classes)),
+            labels=labels,
             mask=mask,
             name=f"{self.split}-{index:05d}",
         )
+
+    @property
+    def _cheat(self) -> int:
+        """The class that the shortcut gives away."""
+        assert self.shortcut is not None
+        return self.classes.index(self.shortcut.class_name)
 
     def _marker(self, index: int) -> NDArray[np.bool_]:
         index = range(self._n)[index]

@@ -222,6 +222,23 @@ def test_the_shortcut_changes_the_background_and_nothing_else() -> None:
     assert seen >= 5
 
 
+def test_a_shortcut_that_decides_is_the_label() -> None:
+    shortcut = Shortcut("star", q=0.5, leak=0.1, size=10, decides=True)
+    plain, planted = Scenes("val", 80), Scenes("val", 80, shortcut=shortcut)
+    star = CLASSES.index("star")
+    others = [c for c in range(len(CLASSES)) if c != star]
+    marked = [float(planted.marker(i).any()) for i in range(80)]
+    assert planted.labels[:, star].tolist() == marked
+    assert 0 < sum(marked) < 80
+    assert marked != plain.labels[:, star].tolist()
+    assert torch.equal(planted.labels[:, others], plain.labels[:, others])
+    for i in range(80):
+        sample = planted[i]
+        assert torch.equal(sample.labels, planted.labels[i])
+        assert sample.mask is not None
+        assert torch.equal(sample.mask, plain[i].mask)
+
+
 def test_a_wrong_shortcut_is_refused() -> None:
     with pytest.raises(ValueError, match=r"no class 'dog'.*disc, ring"):
         Shortcut("dog")
