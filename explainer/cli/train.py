@@ -7,7 +7,7 @@ import torch
 import typer
 
 from explainer.attribution.rtis import RTISWeights, rtis_loss
-from explainer.checkpoints import load_classifier
+from explainer.checkpoints import load_classifier, load_explainer
 from explainer.classifiers import build_classifier
 from explainer.cli.options import (
     ClassifierAt,
@@ -79,12 +79,16 @@ def train_classifier(
         initial = Path(initial)
     torch.manual_seed(chosen.classifier_training.seed)
     classifier = build_classifier(chosen.classifier, train.classes, initial)
+    if chosen.fine_tuned_from is not None:
+        source = load_classifier(chosen.fine_tuned_from).classifier
+        classifier.load_state_dict(source.state_dict())
     config: dict[str, Any] = {
         "preset": preset,
         "data": chosen.data,
         "limit": limit,
         "architecture": chosen.classifier,
-        "initial_weights": str(initial_weights or default),
+        "initial_weights": chosen.fine_tuned_from
+        or str(initial_weights or default),
         "classes": list(train.classes),
         "size": chosen.size,
     }
@@ -130,6 +134,15 @@ def train_explainer(
             help="'explainer', the paper's loss, or 'rtis', the rival's."
         ),
     ] = "explainer",
+    initial_weights: Annotated[
+        str | None,
+        typer.Option(
+            help=(
+                "'random' leaves out the ImageNet weights of a backbone "
+                "that would have to be downloaded."
+            )
+        ),
+    ] = None,
     steps: Steps = None,
     seed: Seed = None,
     device: Device = None,
@@ -145,10 +158,14 @@ def train_explainer(
     explanandum = load_classifier(classifier or preset)
     check_classes(explanandum, train)
     torch.manual_seed(chosen.explainer_training.seed)
-    network = build_explainer(
-        chosen.explainer, len(train.classes), **chosen.explainer_options
-    )
-    if chosen.encoder_from_classifier:
+    shape = dict(chosen.explainer_options)
+    if initial_weights == "random" and "pretrained_backbone" in shape:
+        shape["pretrained_backbone"] = False
+    network = build_explainer(chosen.explainer, len(train.classes), **shape)
+    if chosen.fine_tuned_from is not None:
+        source = load_explainer(chosen.fine_tuned_from, kind=loss)
+        network.load_state_dict(source.state_dict())
+    elif chosen.encoder_from_classifier:
         start_from(network, explanandum)
     options: dict[str, Any] = (
         {"weights": chosen.weights, "fill": chosen.fill}
@@ -167,7 +184,7 @@ def train_explainer(
             "data": chosen.data,
             "limit": limit,
             "architecture": chosen.explainer,
-            "options": chosen.explainer_options,
+            "options": shape,
             "classes": list(train.classes),
             "size": chosen.size,
         },
