@@ -97,6 +97,20 @@ def short_training(preset: Preset, steps: int) -> TrainingConfig:
     )
 
 
+def fresh_network(preset: Preset, classifier: Frozen, seed: int) -> nn.Module:
+    """Build the Explainer network that a training of the preset starts from.
+
+    The global random state is seeded, as a training does in any case.
+    """
+    torch.manual_seed(seed)
+    network = build_explainer(
+        preset.explainer, len(classifier.classes), **preset.explainer_options
+    )
+    if preset.encoder_from_classifier:
+        start_from(network, classifier)
+    return network
+
+
 @torch.no_grad()
 def score(
     network: nn.Module,
@@ -184,25 +198,12 @@ class Ablation:
         """How masks are measured."""
         return Settings(fill=self.preset.fill, steps=0)
 
-    def network(self, seed: int) -> nn.Module:
-        """Build the network that a training starts from."""
-        preset = self.preset
-        torch.manual_seed(seed)
-        network = build_explainer(
-            preset.explainer,
-            len(self.train.classes),
-            **preset.explainer_options,
-        )
-        if preset.encoder_from_classifier:
-            start_from(network, self.classifier)
-        return network
-
     def fit(
         self, variant: str, seed: int, progress: bool = False
     ) -> nn.Module:
         """Train one variant with one seed, or go on; return the network."""
         run = fit_explainer(
-            self.network(seed),
+            fresh_network(self.preset, self.classifier, seed),
             self.classifier,
             self.train,
             self.val,
@@ -284,7 +285,8 @@ class Ablation:
 
     def seconds_per_step(self, steps: int = 3) -> float:
         """Time a few steps of training, the data's drawing left out."""
-        network = self.network(0).to(self.device)
+        network = fresh_network(self.preset, self.classifier, seed=0)
+        network.to(self.device)
         classifier = self.classifier.to(self.device)
         first = First(self.train, self.training.batch_size)
         part = collate([first[i] for i in range(len(first))])

@@ -131,14 +131,14 @@ def _coco(
 
 DATASETS: dict[str, Callable[..., LabelledImages]] = {
     "scenes": _scenes,
-    "shortcut": partial(
-        _scenes,
-        shortcut=Shortcut("star", q=0.5, leak=0.2, size=10, decides=True),
-    ),
     "voc2007": partial(_voc, year="2007"),
     "voc2012": partial(_voc, year="2012"),
     "coco2014": partial(_coco, outputs=COCO_PAPER_CLASSES),
     "coco2014-80": partial(_coco, outputs=COCO_CLASSES),
+    "shortcut": partial(
+        _scenes,
+        shortcut=Shortcut("star", q=0.5, leak=0.2, size=10, decides=True),
+    ),
 }
 """What :func:`load_data` can load.
 
