@@ -10,7 +10,7 @@ from explainer.data.base import (
     labels_in,
 )
 from explainer.data.coco import COCO, COCO_CLASSES, COCO_PAPER_CLASSES
-from explainer.data.photos import Photos, load_photo
+from explainer.data.photos import LabelledPhotos, Photos, load_photo
 from explainer.data.registry import DATASETS, First, all_labels, load_data
 from explainer.data.scenes import Scenes, Shortcut
 from explainer.data.transforms import flip
@@ -29,6 +29,7 @@ __all__ = [
     "DataError",
     "First",
     "LabelledImages",
+    "LabelledPhotos",
     "Photos",
     "Sample",
     "Scenes",

@@ -1,7 +1,8 @@
-"""One's own pictures: no labels, and every kind of file people have."""
+"""One's own pictures: every kind of file people have, labelled or not."""
 
+import csv
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -146,3 +147,106 @@ def _pictures(path: Path) -> list[Path]:
             "name another folder"
         )
     return paths
+
+
+TABLE = "labels.csv"
+
+
+class LabelledPhotos:
+    """A folder of pictures with labels; masks are None.
+
+    Either each class has a subfolder of its name with its pictures in it,
+    or the folder holds a table :data:`TABLE` with the columns ``file``, the
+    path within the folder, and ``labels``, the names of the classes with
+    semicolons between them, or nothing for none. The table counts if there
+    are both.
+
+    Parameters
+    ----------
+    folder:
+        The folder.
+    classes:
+        The names to keep, in the order the labels shall have; by default
+        all that occur, sorted. Give them where two folders, say one to
+        train and one to validate, must agree. Other names are ignored.
+    size:
+        As in :func:`load_photo`; give one to stack pictures into a batch.
+
+    Raises
+    ------
+    DataError
+        When there is no picture, or the table is damaged or names a file
+        that is missing; a damaged picture is found on reading it.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        classes: Sequence[str] | None = None,
+        size: Size | None = None,
+    ) -> None:
+        folder = Path(folder)
+        table = folder / TABLE
+        rows = _tabled(table) if table.is_file() else _by_subfolder(folder)
+        found = sorted({name for names in rows.values() for name in names})
+        self.classes = tuple(found if classes is None else classes)
+        self.size = size
+        self._photos = Photos(rows, size)
+        self.labels = torch.tensor(
+            [[c in names for c in self.classes] for names in rows.values()]
+        ).float()
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return len(self._photos)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return picture ``index`` with its labels, named by its path."""
+        return self._photos[index]._replace(labels=self.labels[index].clone())
+
+
+def _by_subfolder(folder: Path) -> dict[Path, list[str]]:
+    """Return each picture with the name of its subfolder."""
+    rows = {
+        path: [subfolder.name]
+        for subfolder in (sorted(folder.iterdir()) if folder.is_dir() else ())
+        if subfolder.is_dir() and not subfolder.name.startswith(".")
+        for path in _pictures(subfolder)
+    }
+    if not rows:
+        raise DataError(
+            f"{folder} has neither a {TABLE} nor a subfolder of pictures for "
+            "each class; name another folder"
+        )
+    return rows
+
+
+def _tabled(table: Path) -> dict[Path, list[str]]:
+    """Return each picture of a table with the names of its classes."""
+    try:
+        # A byte order mark is what spreadsheets put in front.
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            lines = list(csv.DictReader(file, strict=True))
+        rows = {
+            table.parent / line["file"]: [
+                name.strip() for name in line["labels"].split(";")
+            ]
+            for line in lines
+        }
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(
+            f"{table} cannot be read as a table ({error}); save it as CSV "
+            "in UTF-8"
+        ) from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{table} needs the columns file and labels, with a value in "
+            "every line; correct it"
+        ) from error
+    for path in rows:
+        if not path.is_file():
+            raise DataError(
+                f"{table} names {path.name}, and there is no {path}; correct "
+                "the table or restore the picture"
+            )
+    return {path: [n for n in names if n] for path, names in rows.items()}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from explainer.data import DataError, Photos, load_photo
+from explainer.data import DataError, LabelledPhotos, Photos, load_photo
 from explainer.data import photos as photos_module
 
 RED, WHITE = (1.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -219,3 +219,81 @@ def test_nothing_to_show(tmp_path: Path) -> None:
     missing = Photos(tmp_path / "none.jpg")
     with pytest.raises(DataError, match="does not exist"):
         missing[0]
+
+
+def put(path: Path, fill: str = "red") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return save(path, Image.new("RGB", (6, 4), fill))
+
+
+def test_subfolders_are_labels(tmp_path: Path) -> None:
+    for name in ("dog/b.png", "cat/a.jpg", "cat/z.png", ".hidden/x.png"):
+        put(tmp_path / name)
+    put(tmp_path / "loose.png")
+    (tmp_path / "cat" / "notes.txt").write_text("no picture")
+    photos = LabelledPhotos(tmp_path, size=4)
+    assert photos.classes == ("cat", "dog")
+    assert photos.labels.tolist() == [[1, 0], [1, 0], [0, 1]]
+    assert photos.labels.dtype == torch.float32
+    sample = photos[2]
+    assert sample.name == str(tmp_path / "dog" / "b.png")
+    assert sample.labels.tolist() == [0, 1]
+    assert sample.image.shape == (3, 4, 4)
+    assert sample.mask is None
+    assert len(photos) == len(list(photos)) == 3
+    # A folder that lacks a class can be given the other folder's list.
+    again = LabelledPhotos(tmp_path, classes=("horse", "dog"))
+    assert again.labels.tolist() == [[0, 0], [0, 0], [0, 1]]
+
+
+def test_a_table_of_several_labels(tmp_path: Path) -> None:
+    put(tmp_path / "a.png")
+    put(tmp_path / "deep" / "b.png", "blue")
+    put(tmp_path / "c.png")
+    table = tmp_path / "labels.csv"
+    table.write_text(
+        "file,labels,seen by\n"
+        "deep/b.png,dog; cat,Ann\n"
+        "a.png,cat,Bob\n"
+        '"c.png",,Ann\n',
+        encoding="utf-8-sig",
+    )
+    photos = LabelledPhotos(tmp_path)
+    assert photos.classes == ("cat", "dog")
+    assert photos.labels.tolist() == [[1, 1], [1, 0], [0, 0]]
+    assert colour(photos[0].image, 0, 0) == (0.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("name,labels\na.png,cat\n", "needs the columns file and labels"),
+        ("file,labels\na.png\n", "needs the columns file and labels"),
+        ("file,labels\nb.png,cat\n", r"names b\.png, and there is no"),
+        ('file,labels\n"a.png,cat\n', "cannot be read as a table"),
+        ("file,labels\n", "no picture given"),
+    ],
+)
+def test_a_damaged_table_is_named(
+    tmp_path: Path, content: str, complaint: str
+) -> None:
+    put(tmp_path / "a.png")
+    (tmp_path / "labels.csv").write_text(content)
+    with pytest.raises(DataError, match=complaint):
+        LabelledPhotos(tmp_path)
+
+
+def test_a_table_in_another_encoding(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_bytes("file,labels\ná.png,k".encode("l1"))
+    with pytest.raises(DataError, match="UTF-8"):
+        LabelledPhotos(tmp_path)
+
+
+def test_folders_without_labels(tmp_path: Path) -> None:
+    put(tmp_path / "loose.png")
+    for folder in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(DataError, match=r"neither a labels\.csv nor"):
+            LabelledPhotos(folder)
+    (tmp_path / "cat").mkdir()
+    with pytest.raises(DataError, match="cat contains no picture"):
+        LabelledPhotos(tmp_path)
