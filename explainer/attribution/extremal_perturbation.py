@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from explainer.attribution._common import evaluating, min_max
+from explainer.attribution._common import evaluating, final_scaling
 from explainer.masks import gaussian_blur
 
 AREAS = (0.05, 0.1, 0.2, 0.3)
@@ -60,16 +60,6 @@ REWARDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def smooth_max(values: Tensor, dim: int, temperature: float) -> Tensor:
-    """Return the mean of values, each weighted by exp(value / temperature).
-
-    Between the mean (high temperature) and the maximum (temperature 0); the
-    paper's smax.
-    """
-    scaled = values / temperature
-    return temperature * (scaled * F.softmax(scaled, dim)).sum(dim)
-
-
 def bump(distance: Tensor) -> Tensor:
     """Return the kernel k at a distance in units of sigma.
 
@@ -96,26 +86,37 @@ def smooth_masks(
     sigma:
         Width of the kernel, in cells.
     temperature:
-        Of the smooth maximum; 1/20 as in the paper.
+        T of the smooth maximum; below 1/80 its exponentials overflow.
 
     Returns
     -------
     ``(N, H, W)``, never above the largest cell. Where many cells of a kernel
     are high the smooth maximum stays a little below it: all ones give 0.98.
+
+    Notes
+    -----
+    smax f = sum f exp(f / T) / sum exp(f / T), the mean of the values, each
+    weighted by its exponential, lies between their mean (T large) and their
+    maximum (T = 0). The kernel is round, so a cell takes part in only as
+    many different products k c as there are distances: both sums are
+    convolutions, one channel a distance, and no window is ever copied out.
     """
-    h, w = cells.shape[1:]
     reach = round(1.5 * sigma)
     steps = torch.arange(-reach, reach + 1, device=cells.device)
     distance = torch.hypot(steps[:, None].float(), steps[None].float())
-    kernel = bump(distance / sigma).to(cells.dtype).flatten()[:, None]
+    kernel = bump(distance / sigma).to(cells.dtype)
+    heights = torch.unique(kernel)[:, None, None]
+    rings = (kernel == heights).to(cells.dtype)[:, None]
     # Repeated beyond the border, constant cells give a constant mask: a
     # border that stood out would win every rank before the reward speaks.
     padded = F.pad(cells[:, None], (reach,) * 4, mode="replicate")
-    around = F.unfold(padded, 2 * reach + 1)
-    coarse = smooth_max(kernel * around, 1, temperature)
-    return F.interpolate(
-        coarse.reshape(-1, 1, h, w), size, mode="bilinear"
-    ).squeeze(1)
+    values = (heights * padded).to(memory_format=torch.channels_last)
+    weights = (values / temperature).exp()
+    above, below = (
+        F.conv2d(terms, rings, groups=len(rings)).sum(1, keepdim=True)
+        for terms in (values * weights, weights)
+    )
+    return F.interpolate(above / below, size, mode="bilinear").squeeze(1)
 
 
 def area_loss(masks: Tensor, areas: Tensor) -> Tensor:
@@ -135,10 +136,13 @@ def area_loss(masks: Tensor, areas: Tensor) -> Tensor:
 def blur_pyramid(images: Tensor, max_sigma: float, levels: int) -> Tensor:
     """Stack images from sharpest to most blurred, ``(B, levels, 3, H, W)``.
 
-    The standard deviations rise evenly from 0 to ``max_sigma`` pixels.
+    The standard deviations rise evenly from 0 to ``max_sigma`` pixels. In
+    memory the channels come last: then so they do in what is read off the
+    pyramid, and that suits convolutions on a CPU.
     """
     sigmas = torch.linspace(0, max_sigma, levels).tolist()
-    return torch.stack([gaussian_blur(images, s) for s in sigmas], 1)
+    blurred = [gaussian_blur(images, s).movedim(1, -1) for s in sigmas]
+    return torch.stack(blurred, 1).movedim(-1, 2)
 
 
 def perturb(pyramids: Tensor, which: Tensor, masks: Tensor) -> Tensor:
@@ -221,6 +225,8 @@ def extremal_perturbation(
     sigma: float = 21,
     max_blur: float = 20,
     levels: int = 8,
+    scaling: str = "min_max",
+    power: float = 1.0,
     batch_size: int = 32,
 ) -> Tensor:
     """Explain each target class by its smallest sufficient region.
@@ -258,6 +264,9 @@ def extremal_perturbation(
         scaled with the width.
     levels:
         Levels of blur from 0 to ``max_blur``.
+    scaling, power:
+        How the map becomes a mask, see
+        :func:`~explainer.attribution._common.final_scaling`.
     batch_size:
         Masks (image x class x area) optimised together: bounds memory,
         changes no result.
@@ -282,6 +291,7 @@ def extremal_perturbation(
     """
     if reward not in REWARDS:
         raise ValueError(f"no reward {reward!r}; known: {', '.join(REWARDS)}")
+    scaled = final_scaling(scaling, power)
     height, width = images.shape[-2:]
     scale = width / WIDTH
     grid = [max(1, round(n / (step * scale))) for n in (height, width)]
@@ -318,5 +328,5 @@ def extremal_perturbation(
             masks = masks.reshape(-1, n_areas, height, width)
             best = masks.take_along_dim(kept[:, None, None, None], 1)
             best = gaussian_blur(best, smoothing * min(height, width))
-            explained[image, target] = min_max(best[:, 0])
+            explained[image, target] = scaled(best[:, 0])
     return explained

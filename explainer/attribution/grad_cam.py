@@ -5,7 +5,11 @@ import torch.nn.functional as F
 from captum.attr import LayerGradCam
 from torch import Tensor, nn
 
-from explainer.attribution._common import evaluating, min_max, occurring
+from explainer.attribution._common import (
+    evaluating,
+    final_scaling,
+    occurring,
+)
 
 
 def cam_layer(
@@ -42,6 +46,8 @@ def grad_cam(
     targets: Tensor,
     *,
     layer: nn.Module | str | None = None,
+    scaling: str = "min_max",
+    power: float = 1.0,
     generator: torch.Generator | None = None,
     progress: bool = False,
 ) -> Tensor:
@@ -66,6 +72,9 @@ def grad_cam(
     layer:
         See :func:`cam_layer`; by default the classifier's last
         convolutional stage.
+    scaling, power:
+        How the map becomes a mask, see
+        :func:`~explainer.attribution._common.final_scaling`.
     generator, progress:
         Not used; part of the call shape that all methods share.
 
@@ -79,6 +88,7 @@ def grad_cam(
     al. turn its map into a mask, before they merge the classes by maximum.
     Where their map is constant (0 / 0), ours is zero.
     """
+    scaled = final_scaling(scaling, power)
     masks = images.new_zeros(*targets.shape, *images.shape[-2:])
     with evaluating(classifier):
         cam = LayerGradCam(classifier, cam_layer(classifier, layer))
@@ -90,5 +100,5 @@ def grad_cam(
             maps = F.interpolate(
                 maps.detach(), images.shape[-2:], mode="bilinear"
             )
-            masks[rows, c] = min_max(maps.squeeze(1))
+            masks[rows, c] = scaled(maps.squeeze(1))
     return masks

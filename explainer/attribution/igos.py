@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from explainer.attribution._common import evaluating, min_max, seeded
+from explainer.attribution._common import evaluating, final_scaling, seeded
 from explainer.classifiers import IMAGENET
 from explainer.masks import make_fill
 
@@ -23,7 +23,7 @@ CELLS = 28
 
 ALPHA = 1000.0
 ALPHA_DECAY = 0.2
-ALPHA_LEAST = 1e-4
+ALPHA_LEAST = 0.1
 ARMIJO = 1e-4
 SIGNS = (1.0, -1.0, 1.0, -1.0)
 
@@ -89,7 +89,10 @@ class _Objective:
         seen = torch.lerp(
             self.baselines[:, None], self.images[:, None], shown
         )
-        logits = self.classifier((seen + noise).flatten(0, 1))
+        seen = (seen + noise).flatten(0, 1)
+        # Channels last is the faster layout for convolutions on a CPU.
+        seen = seen.contiguous(memory_format=torch.channels_last)
+        logits = self.classifier(seen)
         index = self.classes.repeat_interleave(len(SIGNS))[:, None]
         p = logits.softmax(1).gather(1, index).reshape(-1, len(SIGNS))
         signed: Tensor = p @ p.new_tensor(SIGNS)
@@ -201,6 +204,8 @@ def igos(
     l1: float = 1.0,
     tv: float = 20.0,
     noise: float = 0.2,
+    scaling: str = "min_max",
+    power: float = 1.0,
     batch_size: int = 16,
     generator: torch.Generator | None = None,
     progress: bool = False,
@@ -238,6 +243,9 @@ def igos(
     noise:
         Standard deviation of the noise, in units of the classifier's
         normalised images (ImageNet's for a module that does not tell).
+    scaling, power:
+        How the map becomes a mask, see
+        :func:`~explainer.attribution._common.final_scaling`.
     batch_size:
         Pairs of an image and a class that are optimised together; the
         classifier sees four times as many images at once. It bounds the
@@ -263,6 +271,7 @@ def igos(
     and the path of the insertion scores, from the image towards Phi(1 - My),
     are our choices.
     """
+    scaled = final_scaling(scaling, power)
     height, width = images.shape[-2:]
     if cells is None:
         grid = [max(1, round(n / CELL)) for n in (height, width)]
@@ -292,5 +301,5 @@ def igos(
             )
             removed = 1 - masks.prod(1, keepdim=True)
             removed = F.interpolate(removed, (height, width), mode="bilinear")
-            explained[which, classes] = min_max(removed[:, 0])
+            explained[which, classes] = scaled(removed[:, 0])
     return explained

@@ -18,7 +18,6 @@ from explainer.attribution.extremal_perturbation import (
     perturb,
     plain_reward,
     smooth_masks,
-    smooth_max,
 )
 
 SIZE = 48
@@ -62,27 +61,36 @@ def test_rewards_by_hand():
     assert contrastive_reward(logits[:, :1], classes * 0).tolist() == [1, 1]
 
 
+def smooth_max(values, temperature):
+    """The paper's formula as it stands, of a vector in float64."""
+    weights = (values.double() / temperature).exp()
+    return ((values * weights).sum() / weights.sum()).item()
+
+
 def test_smooth_max_by_hand():
-    values = torch.tensor([0.0, 1.0])
-    expected = math.e / (1 + math.e)
-    assert smooth_max(values, 0, 1.0).item() == pytest.approx(expected)
-    assert smooth_max(values, 0, 1e6).item() == pytest.approx(0.5)
-    assert smooth_max(values, 0, 1e-6).item() == pytest.approx(1)
-
-
-@given(
-    st.lists(st.floats(0, 1, width=32), min_size=2, max_size=9),
-    st.floats(0.02, 10),
-)
-def test_smooth_max_lies_between_the_mean_and_the_maximum(values, t):
-    values = torch.tensor(values)
-    found = smooth_max(values, 0, t).item()
-    assert values.mean().item() - 1e-5 <= found
-    assert found <= values.max().item() + 1e-5
-    constant = values[:1].expand(4)
-    assert smooth_max(constant, 0, t).item() == pytest.approx(
-        values[0].item(), abs=1e-6
+    assert smooth_max(torch.tensor([0.0, 1.0]), 1.0) == pytest.approx(
+        math.e / (1 + math.e)
     )
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.02, 10), st.sampled_from([1, 2, 3]))
+def test_smooth_masks_take_the_smooth_max_of_kernel_times_cells(
+    seed, temperature, sigma
+):
+    """The sums over rings of equal distance against a plain double loop."""
+    cells = torch.rand(7, 9, generator=torch.Generator().manual_seed(seed))
+    reach = round(1.5 * sigma)
+    found = smooth_masks(cells[None], (7, 9), sigma, temperature)[0]
+    for i, j in ((0, 0), (3, 4), (6, 8), (2, 7)):
+        around = [
+            bump(torch.tensor(math.hypot(y, x) / sigma))
+            * cells[min(max(i + y, 0), 6), min(max(j + x, 0), 8)]
+            for y in range(-reach, reach + 1)
+            for x in range(-reach, reach + 1)
+        ]
+        expected = smooth_max(torch.stack(around), temperature)
+        assert found[i, j].item() == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_bump_is_flat_and_then_falls_like_a_gaussian():
@@ -239,6 +247,24 @@ def test_lengths_scale_with_the_image(patch_model):
     b = extremal_perturbation(Halved(), large, targets, **options)
     shrunk = nn.functional.avg_pool2d(b, 2)
     assert (a - shrunk).abs().mean() < 0.02
+
+
+def test_the_final_scaling(patch_model, stripes):
+    options = {"areas": (0.1,), "iterations": 10, "smoothing": 0.05}
+    plain, scaled, squared = (
+        extremal_perturbation(
+            patch_model,
+            stripes,
+            torch.tensor([[1.0, 0.0]]),
+            **options,
+            **more,
+        )[0, 0]
+        for more in ({"scaling": "none"}, {}, {"power": 2})
+    )
+    low, high = plain.min(), plain.max()
+    assert high < 1
+    torch.testing.assert_close(scaled, (plain - low) / (high - low))
+    torch.testing.assert_close(squared, scaled**2)
 
 
 def test_an_unknown_reward_is_named(patch_model, stripes):
