@@ -8,6 +8,7 @@ led astray by a marker.
 
 from dataclasses import dataclass, field, replace
 
+from explainer.attribution.rtis import RTISWeights
 from explainer.data import ANIMALS
 from explainer.errors import UnknownNameError
 from explainer.losses import LossWeights
@@ -24,6 +25,8 @@ class Preset:
     ``plain_training`` is a first phase of the classifier's training without
     ``masked_inputs``: shapes are learned sooner while they are whole. With
     ``thaw`` the second phase also trains the features that the first kept.
+    ``rtis`` are the weights of the rival's loss, its area's searched on
+    validation images (``tools/search_rivals.py``).
     ``fine_tuned_from`` names a preset whose shipped networks all trainings
     start from.
     """
@@ -36,6 +39,7 @@ class Preset:
     explainer_training: TrainingConfig
     weights: LossWeights
     classes: tuple[str, ...] | None = None
+    rtis: RTISWeights = field(default_factory=RTISWeights)
     fill: str = "mean"
     plain_training: TrainingConfig | None = None
     thaw: bool = False

@@ -15,11 +15,12 @@ from explainer.errors import UserError
 CONTROLS = ("zero", "half", "one", "ellipse", "ground_truth")
 
 BUDGET: Mapping[str, Mapping[str, Any]] = {
-    "rise": {"n_masks": 500},
-    "extremal_perturbation": {"iterations": 100},
-    "igos": {"iterations": 15, "steps": 20},
+    "rise": {"n_masks": 300},
+    "extremal_perturbation": {"iterations": 50},
+    "igos": {"iterations": 10, "steps": 5},
 }
-"""Options of the iterative methods that keep a comparison to minutes."""
+"""Options of the iterative methods that keep a comparison to minutes; what
+more would buy is in ``book/results/rivals_budget_*.json``."""
 
 FULL_BUDGET: Mapping[str, Mapping[str, Any]] = {
     "rise": {"n_masks": 8000},
@@ -27,6 +28,27 @@ FULL_BUDGET: Mapping[str, Mapping[str, Any]] = {
     "igos": {"iterations": 20, "steps": 15},
 }
 """What the paper's authors ran."""
+
+CHOSEN: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "scenes": {},
+    "animals": {},
+}
+"""By preset and method: the settings that a search on 30 validation images
+found (``tools/search_rivals.py``; ``book/results/rivals_search_*.json``)."""
+
+LIMIT: Mapping[str, Mapping[str, int]] = {
+    "scenes": {"extremal_perturbation": 100, "igos": 100},
+    "animals": {"extremal_perturbation": 40, "igos": 40},
+}
+"""By preset: how many images the two dearest methods are measured on."""
+
+
+def options_of(
+    name: str, preset: str, budget: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return a method's chosen settings and its share of a budget."""
+    chosen = CHOSEN.get(preset, {}).get(name, {})
+    return {**chosen, **budget.get(name, {})}
 
 
 def _names(asked: Sequence[str]) -> list[str]:
@@ -57,7 +79,7 @@ def contenders(
     rows = {}
     where = {"explainer": explainer, "rtis": rtis}
     for name in _names(asked):
-        options = dict(budget.get(name, {}))
+        options = options_of(name, preset, budget)
         if name in where:
             try:
                 network = load_explainer(where[name] or preset, classes, name)
@@ -67,5 +89,7 @@ def contenders(
                     f"pass it with --{name}, or leave the method out"
                 ) from error
             options["network"] = network.to(device)
-        rows[name] = Contender(METHODS[name], options)
+        rows[name] = Contender(
+            METHODS[name], options, limit=LIMIT.get(preset, {}).get(name)
+        )
     return rows

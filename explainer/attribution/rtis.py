@@ -46,16 +46,21 @@ def rtis(
     targets: Tensor,
     *,
     network: nn.Module,
+    sharpen: float = 1.0,
     generator: torch.Generator | None = None,
     progress: bool = False,
 ) -> Tensor:
     """Return the masks of a network that was trained with :func:`rtis_loss`.
 
     One forward pass, as :func:`explainer.attribution.explainer.explainer`.
-    Departure: the original feeds the class to its decoder and answers for
-    one class a pass.
+    ``sharpen`` multiplies the mask's logits: masks are trained soft, and may
+    be used sharper. Departure: the original feeds the class to its decoder
+    and answers for one class a pass.
     """
-    return explainer(classifier, images, targets, network=network)
+    masks = explainer(classifier, images, targets, network=network)
+    if sharpen == 1:
+        return masks
+    return (sharpen * masks.logit()).sigmoid()
 
 
 def squared_variation(mask: Tensor) -> Tensor:

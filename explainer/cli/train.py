@@ -1,12 +1,13 @@
 """``explainer train classifier`` and ``explainer train explainer``."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
 
-from explainer.attribution.rtis import RTISWeights, rtis_loss
+from explainer.attribution.rtis import rtis_loss
 from explainer.checkpoints import load_classifier, load_explainer
 from explainer.classifiers import build_classifier
 from explainer.cli.options import (
@@ -134,6 +135,12 @@ def train_explainer(
             help="'explainer', the paper's loss, or 'rtis', the rival's."
         ),
     ] = "explainer",
+    area_weight: Annotated[
+        float | None,
+        typer.Option(
+            help="Another weight of the area in the loss 'rtis'.", min=0
+        ),
+    ] = None,
     initial_weights: Annotated[
         str | None,
         typer.Option(
@@ -153,6 +160,13 @@ def train_explainer(
     on = device_named(device)
     if loss not in ("explainer", "rtis"):
         raise UserError(f"no loss {loss!r}; known: explainer, rtis")
+    if area_weight is not None and loss != "rtis":
+        raise UserError("--area-weight belongs to --loss rtis")
+    rtis = (
+        chosen.rtis
+        if area_weight is None
+        else replace(chosen.rtis, area=area_weight)
+    )
     train = load_split(chosen, "train", root, limit, download)
     val = load_split(chosen, "val", root, limit, download)
     explanandum = load_classifier(classifier or preset)
@@ -170,7 +184,7 @@ def train_explainer(
     options: dict[str, Any] = (
         {"weights": chosen.weights, "fill": chosen.fill}
         if loss == "explainer"
-        else {"weights": RTISWeights(), "loss": rtis_loss}
+        else {"weights": rtis, "loss": rtis_loss}
     )
     run = fit_explainer(
         network,
