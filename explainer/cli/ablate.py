@@ -30,7 +30,7 @@ def ablate_command(
     download: Download = False,
     classifier: ClassifierAt = None,
     seeds: Annotated[int, typer.Option(help="Trainings a variant.")] = 3,
-    steps: Annotated[int, typer.Option(help="Steps a training.")] = 400,
+    steps: Annotated[int, typer.Option(help="Steps a training.")] = 250,
     variants: Annotated[
         str, typer.Option(help=f"A list with commas: {', '.join(VARIANTS)}.")
     ] = "all",
