@@ -1,5 +1,6 @@
 """Which methods a comparison runs, and under which options."""
 
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,15 @@ from explainer.checkpoints import save_weights
 from explainer.classifiers import small_cnn
 from explainer.errors import UserError
 from explainer.model import build_explainer
+from explainer.presets import PRESETS
 from explainer.scoreboard import (
     BUDGET,
+    CHOSEN,
     CONTROLS,
     FULL_BUDGET,
+    LIMIT,
     contenders,
+    options_of,
 )
 
 CLASSES = ("ant", "bee")
@@ -76,6 +81,28 @@ def test_another_budget() -> None:
     assert row.options["n_masks"] == 8000
     for budget in (BUDGET, FULL_BUDGET):
         assert set(budget) <= set(METHODS)
+
+
+def test_chosen_settings_and_limits_come_with_the_preset(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        "explainer.scoreboard.CHOSEN",
+        {"ants": {"rise": {"cells": 5, "n_masks": 1}, "igos": {"l1": 3}}},
+    )
+    monkeypatch.setattr("explainer.scoreboard.LIMIT", {"ants": {"igos": 7}})
+    rows = contenders(["rise", "igos"], preset="ants", classes=CLASSES)
+    assert rows["rise"].options == {"cells": 5, **BUDGET["rise"]}
+    assert rows["igos"].options == {"l1": 3, **BUDGET["igos"]}
+    assert (rows["rise"].limit, rows["igos"].limit) == (None, 7)
+    assert options_of("igos", "bees", FULL_BUDGET) == FULL_BUDGET["igos"]
+
+
+def test_every_option_is_one_of_its_method() -> None:
+    for table in (BUDGET, FULL_BUDGET, *CHOSEN.values()):
+        for name, options in table.items():
+            assert set(options) <= set(signature(METHODS[name]).parameters)
+    assert {*CHOSEN, *LIMIT} <= set(PRESETS)
 
 
 def test_unknown_method_lists_the_known() -> None:

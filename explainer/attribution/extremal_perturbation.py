@@ -1,8 +1,9 @@
 """EP, extremal perturbations: the region of a given area that excites most.
 
 Fong, Patrick and Vedaldi, *Understanding Deep Networks via Extremal
-Perturbations and Smooth Masks*, ICCV 2019 (arXiv 1910.08485). Written from
-the paper; the settings are those which Stalder et al. ran.
+Perturbations and Smooth Masks*, ICCV 2019 (arXiv 1910.08485). The settings
+are those which Stalder et al. ran. What rests on the paper, and what is ours
+or could not be checked, stands under :func:`extremal_perturbation`.
 
 For each area a, EP seeks the smooth mask
 
@@ -64,7 +65,8 @@ def bump(distance: Tensor) -> Tensor:
     """Return the kernel k at a distance in units of sigma.
 
     1 up to half a sigma, then the fall of a Gaussian whose standard
-    deviation is half a sigma: a flat top, so that a mask can reach 1.
+    deviation is half a sigma: a flat top, so that a mask can reach 1. The
+    profile is that of public code for the method.
     """
     return torch.exp(-2 * (distance - 0.5).clamp(min=0) ** 2)
 
@@ -281,13 +283,24 @@ def extremal_perturbation(
 
     Notes
     -----
-    Departures from the paper: the smooth maximum is taken over a window of
-    1.5 sigma on the grid of cells and interpolated bilinearly to pixels;
-    R_a is a mean, not a sum; the cells start at 0.9, and the first step
-    follows the reward alone, for on a constant mask sorted pixels are ties;
-    blur reflects at the border. The paper leaves the jitter open. Departure
-    from Stalder et al.: they merge the classes' masks first and scale the
-    result; scaling each class keeps the masks comparable with other methods.
+    The paper's are the objective at a given area, R_a, the smooth maximum
+    of kernel times cells, the perturbation by a pyramid of blurs, and the
+    contrastive reward; the kernel's profile and the temperature of 1/20 are
+    what public code for the method uses. Its text was not at hand: the
+    learning rate, momentum, the area's first weight and its growth, the
+    value that the cells start from, and how the pyramid is interpolated
+    between levels (linearly, here) are *not verified* against it.
+
+    Departures: the smooth maximum is taken over a window of 1.5 sigma on the
+    grid of cells, repeated beyond its border, and interpolated bilinearly
+    to pixels, where the paper's runs over the whole image; R_a is
+    a mean, not a sum; the first step follows the reward alone, for on a
+    constant mask sorted pixels are ties; blur reflects at the border; the
+    jitter, which the paper leaves open, is a mirror image every second step.
+    Lengths scale with the width: at 64 pixels a cell measures 2, so the
+    kernel still spans three. Stalder et al. merge the classes' masks first
+    and scale the result; scaling each class keeps the masks comparable with
+    those of other methods.
     """
     if reward not in REWARDS:
         raise ValueError(f"no reward {reward!r}; known: {', '.join(REWARDS)}")

@@ -96,9 +96,16 @@ def rise(
 
     Notes
     -----
+    The paper weighs masks by the score, an estimate of the score expected
+    given that a pixel is shown; its sum is divided by N p, the expected
+    number of masks that show a pixel, and so is ours (a pixel near the
+    border is not shown exactly as often).
+
     Departures: what is not shown takes the classifier's mean colour, as in
-    Stalder et al. and in RISE's code, not black; the last scaling is
-    Stalder et al.'s. Raises ValueError for an unknown ``score``.
+    Stalder et al., not black; cells measure ceil(H / h) pixels, not the
+    floor (:func:`shifted_masks`); the default N is far below the paper's;
+    and the last scaling is Stalder et al.'s. Raises ValueError for an
+    unknown ``score`` or ``scaling``.
     """
     if score not in ("probability", "logit"):
         raise ValueError(f"no score {score!r}; known: probability, logit")

@@ -198,3 +198,14 @@ def test_the_attribution_is_one_pass_of_its_network():
     assert torch.equal(
         masks, explainer(None, images, LABELS, network=network)
     )
+
+
+def test_sharpening_multiplies_the_logits():
+    network = nn.Conv2d(3, 2, 1)
+    images = torch.rand(2, 3, 5, 5)
+    masks = rtis(None, images, LABELS, network=network, sharpen=3)
+    expected = (3 * network(images).detach()).sigmoid()
+    torch.testing.assert_close(masks, expected * LABELS[:, :, None, None])
+    assert torch.equal(
+        masks[LABELS == 0], torch.zeros_like(masks[LABELS == 0])
+    )

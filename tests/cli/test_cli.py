@@ -407,6 +407,20 @@ def test_unknown_loss(fails: Command, tmp_path: Path) -> None:
     assert not out.exists()
 
 
+def test_area_weight_belongs_to_rtis(
+    runs: Path, run: Command, fails: Command, tmp_path: Path
+) -> None:
+    command = ("train", "explainer", "--area-weight", "0.25")
+    out = ("--out", tmp_path / "run")
+    message = fails(*command, *out)
+    assert message == "--area-weight belongs to --loss rtis"
+    short = ("--limit", "8", "--steps", "1")
+    classifier = ("--classifier", runs / "classifier")
+    run(*command, *out, *short, *classifier, "--loss", "rtis")
+    card = json.loads((tmp_path / "run" / "card.json").read_text())
+    assert card["weights"]["area"] == 0.25
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,0 +1,130 @@
+"""The search over the rivals' settings: its order, its choice, its files."""
+
+import json
+from functools import wraps
+from pathlib import Path
+
+import pytest
+import torch
+
+import search_rivals
+from explainer.attribution import METHODS
+from explainer.attribution.igos import igos
+from explainer.scoreboard import CHOSEN
+from search_rivals import coordinate_search, main, scaled_afterwards
+
+RESULTS = Path(__file__).parents[1] / "book" / "results"
+
+
+def test_one_setting_after_the_other_keeps_the_best() -> None:
+    asked = []
+
+    def score(options):
+        asked.append(options)
+        a, b = options.get("a", 0), options.get("b", 0)
+        return {"iou": 1 - (a - 2) ** 2 - (b - a) ** 2}
+
+    chosen, tried = coordinate_search(score, {"a": (1, 2, 3), "b": (1, 2)})
+    # a alone: 1 costs 1 + 1, 2 costs 0 + 4, 3 costs 1 + 9, the default 4.
+    assert chosen == {"a": 1, "b": 1}
+    assert asked == [
+        {},
+        {"a": 1},
+        {"a": 2},
+        {"a": 3},
+        {"a": 1, "b": 1},
+        {"a": 1, "b": 2},
+    ]
+    assert [trial["options"] for trial in tried] == asked
+    assert max(trial["iou"] for trial in tried) == 0
+
+
+def test_a_tie_keeps_the_default() -> None:
+    chosen, _ = coordinate_search(lambda _: {"iou": 0.5}, {"a": (1, 2)})
+    assert chosen == {}
+
+
+def test_scaling_afterwards_is_scaling_inside() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, 2), torch.nn.ReLU(), torch.nn.Flatten(),
+        torch.nn.Linear(4 * 49, 2),
+    )  # fmt: skip
+    calls = []
+
+    def counted(*args, **options):
+        calls.append(options)
+        return igos(*args, **options)
+
+    images, targets = torch.rand(2, 3, 16, 16), torch.eye(2)
+    quick = {"iterations": 2, "steps": 2, "l1": 0.01, "tv": 0.1}
+    method = scaled_afterwards(counted)
+    for final in ({}, {"scaling": "max"}, {"scaling": "none", "power": 2}):
+        found = method(model, images, targets, **quick, **final)
+        expected = igos(model, images, targets, **quick, **final)
+        torch.testing.assert_close(found, expected)
+    assert len(calls) == 1
+    method(model, images.flip(3), targets, **quick)
+    method(model, images, targets, **{**quick, "l1": 0.1})
+    assert len(calls) == 3
+
+
+def never(*_, **__):
+    raise AssertionError("a row that is on disk is measured again")
+
+
+def test_the_search_writes_what_it_chose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two images, few trials; a second run redoes no row."""
+    grids = {
+        "rise": {"cells": (5,), "power": (2,)},
+        "extremal_perturbation": {"power": (0.5,)},
+        "rtis": {"sharpen": (2,)},
+    }
+    monkeypatch.setattr(search_rivals, "GRIDS", {"grad_cam": {}, **grids})
+    monkeypatch.setattr(
+        search_rivals,
+        "BUDGET",
+        {"rise": {"n_masks": 8}, "extremal_perturbation": {"iterations": 2}},
+    )
+    asked = ["settings", "--limit", "2", "--folder", str(tmp_path / "rows")]
+    path = main([*asked, "--results", str(tmp_path)])
+    first = json.loads(path.read_text())
+    assert first["card"]["split"] == "val"
+    assert [len(first[name]["tried"]) for name in grids] == [3, 2, 2]
+    for name in ("grad_cam", *grids):
+        best = max(first[name]["tried"], key=lambda trial: trial["iou"])
+        assert first[name]["chosen"] == best["options"]
+    rows = (tmp_path / "rows" / "search.jsonl").read_bytes()
+    monkeypatch.setitem(METHODS, "rise", wraps(METHODS["rise"])(never))
+    again = json.loads(main([*asked, "--results", str(tmp_path)]).read_text())
+    assert (tmp_path / "rows" / "search.jsonl").read_bytes() == rows
+    assert {k: v for k, v in again.items() if k != "card"} == {
+        k: v for k, v in first.items() if k != "card"
+    }
+
+
+@pytest.mark.parametrize("preset", CHOSEN)
+def test_the_scoreboard_runs_what_the_search_chose(preset: str) -> None:
+    path = RESULTS / f"rivals_search_{preset}.json"
+    if not path.exists():
+        assert CHOSEN[preset] == {}
+        pytest.skip(f"NOT RUN: no search of the settings on {preset}")
+    found = json.loads(path.read_text())
+    chosen = {
+        name: entry["chosen"]
+        for name, entry in found.items()
+        if name != "card" and entry["chosen"]
+    }
+    assert json.loads(json.dumps(CHOSEN[preset])) == chosen
+
+
+@pytest.mark.parametrize("preset", CHOSEN)
+def test_rtis_has_the_area_weight_that_the_search_chose(preset: str) -> None:
+    path = RESULTS / f"rivals_rtis_{preset}.json"
+    if not path.exists():
+        pytest.skip(f"NOT RUN: no search of RTIS's area weight on {preset}")
+    chosen = json.loads(path.read_text())["chosen"]
+    weights = search_rivals.get_preset(preset).rtis
+    assert weights.area == chosen["area"]
