@@ -33,7 +33,7 @@ def counted_passes(network: nn.Module) -> Iterator[Passes]:
     def on_forward(module: nn.Module, args: object, output: Tensor) -> None:
         passes.forward += len(output)
         if output.requires_grad:
-            output.register_hook(on_backward)
+            output.register_hook(on_backward)  # type: ignore[no-untyped-call]
 
     handle = network.register_forward_hook(on_forward)
     try:

@@ -319,3 +319,39 @@ def bars(
     if len(series) > 1:
         picture.legend(loc="outside upper center", ncols=len(series))
     return picture
+
+
+@matplotlib.rc_context(STYLE)
+def intervals(
+    panels: Mapping[str, Mapping[str, Sequence[float]]],
+    highlight: str | None = None,
+) -> Picture:
+    """Draw means with their intervals: one panel a metric, a row a name.
+
+    Parameters
+    ----------
+    panels:
+        By the label of the axis: for each name its (mean, low, high); the
+        same names in all panels.
+    highlight:
+        The name drawn in another colour, its mean as a line across.
+    """
+    names = list(next(iter(panels.values())))
+    rows = math.ceil(len(panels) / 2)
+    picture = _picture(rows * (0.75 + 0.22 * len(names)))
+    axes = picture.subplots(rows, 2, squeeze=False, sharey=True).flatten()
+    for ax, (label, values) in zip(axes, panels.items(), strict=False):
+        for i, name in enumerate(names):
+            mean, low, high = values[name]
+            colour = COLOURS[1] if name == highlight else COLOURS[0]
+            ax.plot([low, high], [i, i], color=colour)
+            ax.plot(mean, i, "o", color=colour, markersize=5)
+            if name == highlight:
+                ax.axvline(mean, color=colour, linestyle=":", linewidth=1)
+        ax.set_title(label)
+        ax.locator_params(axis="x", nbins=4)
+    for ax in axes[len(panels) :]:
+        ax.set_axis_off()
+    axes[0].set_yticks(range(len(names)), names)
+    axes[0].invert_yaxis()  # shared by all
+    return picture

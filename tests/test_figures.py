@@ -17,6 +17,7 @@ from explainer.figures import (
     curves,
     draw,
     grid,
+    intervals,
     overlay,
     strip,
 )
@@ -202,11 +203,29 @@ def test_bars_are_as_long_as_their_values():
     assert [line.get_xdata()[0] for line in ax.lines] == [0.5]
 
 
+def test_intervals_have_a_panel_a_metric_and_a_row_a_name():
+    panels = {
+        "iou": {"ours": (0.5, 0.4, 0.7), "theirs": (0.2, 0.1, 0.3)},
+        "mae": {"ours": (0.1, 0.1, 0.2), "theirs": (0.4, 0.3, 0.5)},
+        "accuracy": {"ours": (0.9, 0.8, 1), "theirs": (0.8, 0.7, 0.9)},
+    }
+    picture = intervals(panels, highlight="ours")
+
+    assert [ax.get_title() for ax in picture.axes] == [*panels, ""]
+    ax = picture.axes[0]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["ours", "theirs"]
+    ours, mean, across, theirs, _ = ax.lines
+    assert list(ours.get_xdata()) == [0.4, 0.7]
+    assert mean.get_xdata()[0] == across.get_xdata()[0] == 0.5
+    assert ours.get_color() != theirs.get_color()
+
+
 EVERY_KIND = {
     "draw": lambda: draw(images(6), torch.rand(6, 3, 8, 8), CLASSES),
     "strip": lambda: strip([*images(4), torch.ones(8, 8)], list("abcde")),
     "grid": lambda: grid({"x": images(3), "m": torch.rand(3, 8, 8)}),
     "curves": lambda: curves(history(4)),
+    "intervals": lambda: intervals({"m": {"a": (0, -1, 1)}}),
     "bars": lambda: bars({"p": [0.1, 0.2, 0.3]}, CLASSES, "p"),
 }
 

@@ -1,0 +1,127 @@
+"""Results as a chapter shows them: read from files, as tables and ranks."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from explainer.attribution import PAPER_METHODS
+from explainer.display import METHOD_TITLES, Table, table
+from explainer.results import MAIN
+
+HEADINGS = {
+    "accuracy": "accuracy ↑",
+    "iou": "IoU ↑",
+    "iou_50": "IoU at 0.5 ↑",
+    "saliency": "saliency ↓",
+    "mae": "MAE ↓",
+}
+"""How tables name the main metrics; the arrow points to the better."""
+
+LOWER_IS_BETTER = ("saliency", "mae")
+
+Results = Mapping[str, Any]
+"""What :func:`explainer.evaluation.evaluate` returns or has written."""
+
+
+def read_results(path: Path) -> dict[str, Any] | None:
+    """Return a results file's content, or None if it has not been made."""
+    if not path.is_file():
+        return None
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def methods_of(results: Results) -> list[str]:
+    """Return the methods in results, in their order."""
+    return [name for name in results if name != "card"]
+
+
+def _title(method: str) -> str:
+    return METHOD_TITLES.get(method, method)
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    if value is None:
+        return "undefined"
+    return format(value, f"{sign}.2f").replace("-", "−")
+
+
+def _with_interval(
+    mean: float | None, ci: Sequence[float] | None, sign: str = ""
+) -> str:
+    if mean is None or ci is None:
+        return "undefined"
+    low, high = (_number(x, sign) for x in ci)
+    return f"{_number(mean, sign)} [{low}, {high}]"
+
+
+def score_table(results: Results) -> Table:
+    """Return the scoreboard: means with 95% intervals, a row a method."""
+    rows = {}
+    for name in methods_of(results):
+        row = results[name]
+        rows[_title(name)] = [
+            *(_with_interval(row[k], row["ci"][k]) for k in MAIN),
+            f"{row['seconds']:.3g}",
+            row["n"],
+        ]
+    return table([*(HEADINGS[k] for k in MAIN), "s / image", "n"], rows)
+
+
+def excludes_zero(difference: Mapping[str, Any]) -> bool:
+    """Return whether a paired difference's interval lies beside zero."""
+    ci = difference["ci"]
+    return ci is not None and not ci[0] <= 0 <= ci[1]
+
+
+def difference_table(results: Results) -> Table:
+    """Return each method minus the Explainer, image by image.
+
+    Means with paired bootstrap 95% intervals; a star marks an interval
+    that excludes zero.
+    """
+    rows = {}
+    for name in methods_of(results):
+        if "difference" not in results[name]:
+            continue
+        cells = []
+        for key in MAIN:
+            d = results[name]["difference"][key]
+            star = " *" if excludes_zero(d) else ""
+            cells.append(_with_interval(d["mean"], d["ci"], "+") + star)
+        rows[_title(name)] = cells
+    return table([HEADINGS[k] for k in MAIN], rows)
+
+
+def rank(
+    results: Results,
+    method: str,
+    metric: str,
+    among: Sequence[str] = PAPER_METHODS,
+) -> tuple[int, int]:
+    """Return a method's place, 1 for the best, and of how many.
+
+    Only methods of ``among`` that are in the results take part; a tie
+    takes the better place.
+    """
+    values = {m: results[m][metric] for m in among if m in results}
+    sign = -1 if metric in LOWER_IS_BETTER else 1
+    better = [m for m, v in values.items() if sign * (v - values[method]) > 0]
+    return 1 + len(better), len(values)
+
+
+def class_score_table(
+    scores: Sequence[Sequence[float | None]], columns: Sequence[str]
+) -> Table:
+    """Return a class-score table in percent, its diagonal in brackets.
+
+    ``scores`` has a row for each of ``columns`` but the first, "none"; a
+    row without images says so.
+    """
+    rows = {}
+    for r, row in enumerate(scores):
+        cells = ["no image" if v is None else f"{100 * v:.1f}" for v in row]
+        cells[1 + r] = f"[{cells[1 + r]}]"
+        rows[columns[1 + r]] = cells
+    return table(columns, rows)

@@ -1,0 +1,100 @@
+"""Tables of results, by hand."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from explainer.tables import (
+    class_score_table,
+    difference_table,
+    excludes_zero,
+    rank,
+    read_results,
+    score_table,
+)
+
+MAIN = ("accuracy", "iou", "iou_50", "saliency", "mae")
+
+
+def method(value: float, **more: Any) -> dict[str, Any]:
+    return {
+        **dict.fromkeys(MAIN, value),
+        "ci": {k: [value - 0.1, value + 0.1] for k in MAIN},
+        "seconds": 0.01234,
+        "n": 12,
+        **more,
+    }
+
+
+def difference(low: float, high: float) -> dict[str, Any]:
+    mean = (low + high) / 2
+    return {k: {"mean": mean, "ci": [low, high], "n": 12} for k in MAIN}
+
+
+RESULTS = {
+    "explainer": method(0.5),
+    "rise": method(0.3, difference=difference(-0.3, -0.1)),
+    "zero": method(-0.2, difference=difference(-0.5, 0.1)),
+    "card": {"seed": 0},
+}
+
+
+def test_scores_come_with_intervals() -> None:
+    shown = score_table(RESULTS)
+    assert list(shown.rows) == ["Explainer", "RISE", "0 everywhere"]
+    assert shown.rows["RISE"][0] == "0.30 [0.20, 0.40]"
+    assert shown.rows["0 everywhere"][4] == "−0.20 [−0.30, −0.10]"
+    assert shown.rows["Explainer"][5:] == ["0.0123", 12]
+
+
+def test_differences_are_starred_where_they_exclude_zero() -> None:
+    shown = difference_table(RESULTS)
+    assert list(shown.rows) == ["RISE", "0 everywhere"]
+    assert shown.rows["RISE"][1] == "−0.20 [−0.30, −0.10] *"
+    assert shown.rows["0 everywhere"][1] == "−0.20 [−0.50, +0.10]"
+    assert not excludes_zero({"ci": [0.0, 0.2]})
+    assert not excludes_zero({"ci": None})
+
+
+def test_what_is_undefined_on_every_image_says_so() -> None:
+    row = method(0.5, iou=None)
+    row["ci"]["iou"] = None
+    shown = score_table({"rise": row})
+    assert shown.rows["RISE"][1] == "undefined"
+
+
+def test_rank_knows_which_way_is_better() -> None:
+    assert rank(RESULTS, "explainer", "iou") == (1, 2)
+    assert rank(RESULTS, "explainer", "mae") == (2, 2)
+    assert rank(RESULTS, "zero", "iou", ("explainer", "rise", "zero")) == (
+        3,
+        3,
+    )
+    tie = {"explainer": method(0.5), "rise": method(0.5)}
+    assert rank(tie, "rise", "iou") == (1, 2)
+
+
+def test_class_scores_in_percent() -> None:
+    shown = class_score_table(
+        [[0.5, 0.421, 0.1], [None, None, None]], ["none", "ant", "bee"]
+    )
+    assert shown.rows["ant"] == ["50.0", "[42.1]", "10.0"]
+    assert shown.rows["bee"] == ["no image", "no image", "[no image]"]
+
+
+def test_a_file_that_is_not_there_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    assert read_results(path) is None
+    path.write_text(json.dumps(RESULTS))
+    assert read_results(path) == RESULTS
+
+
+def test_undefined_differences(tmp_path: Path) -> None:
+    d = difference(-1, 1)
+    d["iou"] = {"mean": None, "ci": None, "n": 0}
+    shown = difference_table({"rise": method(0.1, difference=d)})
+    assert shown.rows["RISE"][1] == "undefined"
+    with pytest.raises(KeyError):
+        rank(RESULTS, "igos", "iou")
