@@ -9,6 +9,7 @@ from explainer.cli.ablate import ablate_command
 from explainer.cli.class_scores import class_scores_command
 from explainer.cli.evaluate import evaluate_command
 from explainer.cli.explain import explain_command
+from explainer.cli.reproduce import reproduce_command
 from explainer.errors import UserError
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app.command("evaluate")(evaluate_command)
 app.command("class-scores")(class_scores_command)
 app.command("explain")(explain_command)
 app.command("ablate")(ablate_command)
+app.command("reproduce")(reproduce_command)
 
 
 def main() -> None:
