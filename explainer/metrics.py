@@ -119,7 +119,7 @@ def mean_iou(
 
 
 def mae(mask: Tensor, truth: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Return the mean of |m - g|; lower is better."""
+    """Return the mean of ``|m - g|``; lower is better."""
     m, g, background = _flat(mask, truth, valid)
     error = g * (1 - m) + background * m
     return error.sum(1) / (g + background).sum(1)

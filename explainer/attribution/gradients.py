@@ -26,7 +26,7 @@ def input_gradient(
     generator: torch.Generator | None = None,
     progress: bool = False,
 ) -> Tensor:
-    """Return |dy_c / dx|, summed over colours and scaled to [0, 1].
+    """Return ``|dy_c / dx|``, summed over colours and scaled to [0, 1].
 
     y_c is the logit of a target class (Simonyan et al., *Deep inside
     convolutional networks*, 2013, section 3). Departure: they take the

@@ -33,9 +33,10 @@ def bilateral_tv(
 ) -> Tensor:
     """Return BTV, ``(N,)``: variation of a mask where its image is flat.
 
-    The sum over neighbouring pixels u, v of |m(u) - m(v)|^beta, weighted by
-    ``exp(-|I(u) - I(v)|^2 / sigma^2)``: an edge of the image lets the mask have
-    one too. ``masks`` is ``(N, H, W)``, ``images`` ``(N, 3, H, W)``.
+    The sum over neighbouring pixels u, v of ``|m(u) - m(v)|^beta``, weighted
+    by ``exp(-|I(u) - I(v)|^2 / sigma^2)``: an edge of the image lets the
+    mask have one too. ``masks`` is ``(N, H, W)``, ``images``
+    ``(N, 3, H, W)``.
     """
     total = masks.new_zeros(len(masks))
     for dim in (-2, -1):
