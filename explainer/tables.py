@@ -95,20 +95,19 @@ def difference_table(results: Results) -> Table:
 
 
 def rank(
-    results: Results,
-    method: str,
-    metric: str,
-    among: Sequence[str] = PAPER_METHODS,
+    results: Results, metric: str, among: Sequence[str] = PAPER_METHODS
 ) -> tuple[int, int]:
-    """Return a method's place, 1 for the best, and of how many.
+    """Return the Explainer's place, 1 for the best, and of how many.
 
-    Only methods of ``among`` that are in the results take part; a tie
-    takes the better place.
+    By the paired differences, so that a rival is compared on the images
+    that both were measured on. Only methods of ``among`` that are in the
+    results take part; a tie takes the better place.
     """
-    values = {m: results[m][metric] for m in among if m in results}
+    rivals = [m for m in among if m in results and m != "explainer"]
     sign = -1 if metric in LOWER_IS_BETTER else 1
-    better = [m for m, v in values.items() if sign * (v - values[method]) > 0]
-    return 1 + len(better), len(values)
+    means = [results[m]["difference"][metric]["mean"] for m in rivals]
+    better = [d for d in means if d is not None and sign * d > 0]
+    return 1 + len(better), 1 + len(rivals)
 
 
 def class_score_table(
