@@ -14,7 +14,7 @@
     const data = JSON.parse(root.querySelector("script").textContent);
     const { dials, frames } = data;
     const written = (setting) =>
-      dials.map((d, k) => `${d.name} ${d.values[setting[k]]}`).join(", ");
+      dials.map((d, k) => `${d.name} = ${d.values[setting[k]]}`).join(", ");
 
     // How far a frame is from what was asked: the dial just moved counts
     // most, then choices (another image is another question), then the rest.

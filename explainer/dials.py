@@ -176,7 +176,7 @@ def static_dials(
             }
         )
     values = [v for frame in frames.values() for v in frame.numbers.values()]
-    names = [dial.name for dial in dials]
+    low, high = min([0.0, *values]), max([0.0, *values])
     data = {
         "dials": [
             {
@@ -190,12 +190,9 @@ def static_dials(
         "frames": rows,
         "titles": list(first.pictures),
         "numbers": list(first.numbers),
-        "span": [min([0.0, *values]), max([0.0, *values]) or 1.0],
+        "span": [low, high if high > low else 1.0],
         "presets": {
-            preset: {
-                names.index(name): dials[names.index(name)].index(value)
-                for name, value in moves.items()
-            }
+            preset: _moves(dials, moves)
             for preset, moves in (presets or {}).items()
         },
         "pictures": list(pictures),
@@ -243,6 +240,19 @@ def _indices(dials: Sequence[Dial], setting: Setting) -> list[int]:
     if len(setting) != len(dials):
         raise ValueError(f"{setting} is not one value per dial")
     return [d.index(v) for d, v in zip(dials, setting, strict=True)]
+
+
+def _moves(
+    dials: Sequence[Dial], moves: Mapping[str, Value]
+) -> dict[int, int]:
+    """Return the places that a preset moves its dials to."""
+    places = {dial.name: k for k, dial in enumerate(dials)}
+    for name in moves:
+        if name not in places:
+            raise ValueError(
+                f"there is no dial {name!r} for a preset to move"
+            )
+    return {places[n]: dials[places[n]].index(v) for n, v in moves.items()}
 
 
 def _written(value: Value) -> str:

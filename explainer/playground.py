@@ -81,6 +81,15 @@ def _bound(masks: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return ((1 - ranked) * q_min + ranked * ~q_max).mean(-1)
 
 
+def _moved(images: Tensor, down: int, right: int) -> Tensor:
+    """Move images by pixels; what enters repeats the edge."""
+    pad = max(abs(down), abs(right))
+    height, width = images.shape[-2:]
+    padded = F.pad(images, (pad,) * 4, mode="replicate")
+    top, left = pad - down, pad - right
+    return padded[..., top : top + height, left : left + width]
+
+
 def loss_per_image(
     classifier: nn.Module,
     images: Tensor,
@@ -95,8 +104,8 @@ def loss_per_image(
 
     Every image has weights and bounds of its own, so that one batch holds
     one image under many settings. Shapes as there; the total and the terms
-    are ``(B,)``. The classifier sees everything ``shift`` pixels lower and
-    further right, round the edges.
+    are ``(B,)``. The classifier sees everything ``shift`` pixels further
+    down and to the right.
     """
 
     def each(name: str) -> Tensor:
@@ -111,7 +120,7 @@ def loss_per_image(
     background = make_fill(fill, images, classifier, generator)
     seen = composite(images, m, background)
     hidden = composite(images, complement(m), background)
-    views = torch.cat([seen, hidden]).roll(shift, (2, 3))
+    views = _moved(torch.cat([seen, hidden]), *shift)
     shown, left = classifier(views).chunk(2)
 
     which, c = labels.nonzero().T

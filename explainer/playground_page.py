@@ -25,11 +25,11 @@ from explainer.masks import complement, composite, make_fill, target_mask
 from explainer.playground import STEPS, Optimised, optimise_mask
 
 NAMES = {
-    "entropy": "λₑ: entropy",
+    "entropy": "λₑ (entropy)",
     "bound": "weight of B(s_c)",
     "target_area": "weight of A(m)",
     "non_target_area": "weight of A(n)",
-    "smoothness": "λₜᵥ: smoothness",
+    "smoothness": "λₜᵥ (smoothness)",
     "a": "a",
     "b": "b",
 }
