@@ -86,6 +86,9 @@ class EncoderDecoder(nn.Module):
         The logit a fresh network starts from; negative means small masks.
     train_encoder:
         If False the encoder's weights and its batch norm stay as they are.
+    class_activation:
+        Maps the coarsest features to class logits, which are added to the
+        decoder's; None for none.
     """
 
     mean: Tensor
@@ -102,10 +105,12 @@ class EncoderDecoder(nn.Module):
         sharpness: float = 1.0,
         initial_bias: float = 0.0,
         train_encoder: bool = True,
+        class_activation: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = Decoder(channels, width, n_classes)
+        self.class_activation = class_activation
         self.sharpness = sharpness
         self.train_encoder = train_encoder
         bias = self.decoder.head.bias
@@ -125,13 +130,20 @@ class EncoderDecoder(nn.Module):
         super().train(mode)
         if not self.train_encoder or isinstance(self.encoder, Lite0Encoder):
             self.encoder.eval()
+        if self.class_activation is not None:
+            self.class_activation.eval()
         return self
 
     def forward(self, images: Tensor) -> Tensor:
         """Return class logits ``(B, C, H, W)``."""
+        size = images.shape[-2:]
         features = self.encoder((images - self.mean) / self.std)
-        logits = self.sharpness * self.decoder(features)
-        return _resize(logits, images.shape[-2:])
+        logits = _resize(self.sharpness * self.decoder(features), size)
+        if self.class_activation is not None:
+            logits = logits + _resize(
+                self.class_activation(features[-1]), size
+            )
+        return logits
 
 
 class Lite0Encoder(nn.Module):
@@ -155,6 +167,27 @@ class Lite0Encoder(nn.Module):
         """Return the features of four stages, finest first."""
         features: list[Tensor] = self.network(x)
         return features
+
+
+class Lite0Head(nn.Module):
+    """The last layers of EfficientNet-Lite0, without the average pooling.
+
+    What remains is a map of class logits whose mean the classifier would
+    answer: the class activation map (Zhou et al., 2016). An Explainer that
+    adds it need not learn which class is where, only how far it reaches.
+    """
+
+    def __init__(self, n_classes: int) -> None:
+        super().__init__()
+        n_in, width = Lite0Encoder.channels[-1], 1280
+        self.conv_head = nn.Conv2d(n_in, width, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width, eps=1e-3)  # as trained
+        self.classifier = nn.Conv2d(width, n_classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map the coarsest features ``(B, 320, h, w)`` to ``(B, C, h, w)``."""
+        logits: Tensor = self.classifier(F.relu6(self.bn2(self.conv_head(x))))
+        return logits
 
 
 class DeepLab(nn.Module):
@@ -216,8 +249,12 @@ def light(
     sharpness: float = 1.0,
     initial_bias: float = 0.0,
     train_encoder: bool = True,
+    class_activation: bool = False,
 ) -> EncoderDecoder:
-    """Build a light Explainer on EfficientNet-Lite0 for photographs."""
+    """Build a light Explainer on EfficientNet-Lite0 for photographs.
+
+    ``class_activation`` adds the output of a :class:`Lite0Head`.
+    """
     return EncoderDecoder(
         Lite0Encoder(),
         Lite0Encoder.channels,
@@ -226,6 +263,7 @@ def light(
         sharpness=sharpness,
         initial_bias=initial_bias,
         train_encoder=train_encoder,
+        class_activation=Lite0Head(n_classes) if class_activation else None,
     )
 
 
@@ -258,6 +296,8 @@ def build_explainer(
 def start_from(network: nn.Module, classifier: nn.Module) -> nn.Module:
     """Copy the classifier's convolutional features into E's encoder.
 
+    Its last layers too, where E has a :class:`Lite0Head`.
+
     The paper starts its Explainer from an ImageNet backbone; the scenes'
     counterpart is the classifier's own features. Raises ValueError where the
     two have no features in common.
@@ -271,8 +311,15 @@ def start_from(network: nn.Module, classifier: nn.Module) -> nn.Module:
         target.load_state_dict(source.encoder.state_dict())
     elif isinstance(target, Lite0Encoder) and hasattr(source, "conv_stem"):
         own = target.network.state_dict()
-        state = {k: v for k, v in source.state_dict().items() if k in own}
-        target.network.load_state_dict(state)
+        state = source.state_dict()
+        target.network.load_state_dict({k: state[k] for k in own})
+        head = getattr(network, "class_activation", None)
+        if isinstance(head, Lite0Head):
+            # A linear layer on pooled features is a 1 x 1 convolution.
+            state["classifier.weight"] = state["classifier.weight"][
+                ..., None, None
+            ]
+            head.load_state_dict({k: state[k] for k in head.state_dict()})
     else:
         raise ValueError(
             f"{type(network).__name__} cannot start from the features of "

@@ -158,7 +158,11 @@ PRESETS: dict[str, Preset] = {
             masked=0.4, blank=0.1, fill="noise", smoothing=0.05
         ),
         explainer="light",
-        explainer_options={"sharpness": 3.0},
+        explainer_options={
+            "sharpness": 3.0,
+            "initial_bias": -1.5,
+            "class_activation": True,
+        },
         encoder_from_classifier=True,
         explainer_training=TrainingConfig(
             steps=2_400,
@@ -171,13 +175,14 @@ PRESETS: dict[str, Preset] = {
         ),
         fill="noise",
         # Trials with the paper's weights gave masks twice as large as the
-        # animals: more weight on the area. With 0.3 for the absent classes
-        # their masks were as large as those of the present ones.
+        # animals: more weight on the area. Without the class activation
+        # map the masks of absent classes stayed as large as those of the
+        # present ones, whatever their weight.
         weights=LossWeights(
-            entropy=3,
+            entropy=4,
             bound=0.8,
-            target_area=0.8,
-            non_target_area=0.8,
+            target_area=0.5,
+            non_target_area=0.5,
             smoothness=0.1,
             b=0.4,
         ),
