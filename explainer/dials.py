@@ -211,6 +211,42 @@ def static_dials(
     )
 
 
+def still(frame: Frame, alt: str, span: tuple[float, float]) -> str:
+    """Return one frame as HTML, as the dials show it.
+
+    For a live widget, which draws it anew after each move. Bars reach from
+    ``span[0]``, at most 0, to ``span[1]``, or to the largest number.
+    """
+    low, high = min(span[0], 0.0), max([*frame.numbers.values(), span[1]])
+    pictures = "".join(
+        '<figure class="dials-picture"><div class="dials-layers">'
+        + "".join(
+            f'<img src="{uri}" alt="{escape(f"{alt} {title}.") * (i == 0)}" '
+            'style="image-rendering: pixelated">'
+            for i, uri in enumerate(
+                [stack] if isinstance(stack, str) else stack
+            )
+        )
+        + f"</div><figcaption>{escape(title)}</figcaption></figure>"
+        for title, stack in frame.pictures.items()
+    )
+    bars = "".join(
+        f"<span>{escape(name)}</span>"
+        '<div class="dials-track"><div class="dials-bar'
+        f'{" dials-below" if value < 0 else ""}" style="'
+        f"left: {100 * (min(value, 0) - low) / (high - low):.1f}%; "
+        f'width: {100 * abs(value) / (high - low):.1f}%"></div></div>'
+        f'<span class="dials-number">{value:.2f}</span>'
+        for name, value in frame.numbers.items()
+    )
+    return (
+        f"<style>{_file('dials.css')}</style>"
+        f'<div class="dials"><div class="dials-pictures">{pictures}</div>'
+        f'<div class="dials-bars">{bars}</div>'
+        f'<p class="dials-status">{escape(frame.text)}</p></div>'
+    )
+
+
 def _check(dials: Sequence[Dial], frames: Mapping[Setting, Frame]) -> Frame:
     """Return the first frame of a table that fits its dials."""
     start = tuple(dial.start for dial in dials)
