@@ -185,7 +185,7 @@ class Lite0Head(nn.Module):
         self.classifier = nn.Conv2d(width, n_classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map the coarsest features ``(B, 320, h, w)`` to ``(B, C, h, w)``."""
+        """Map the coarsest features to class logits ``(B, C, h, w)``."""
         logits: Tensor = self.classifier(F.relu6(self.bn2(self.conv_head(x))))
         return logits
 

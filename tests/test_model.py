@@ -163,6 +163,26 @@ def test_light_starts_from_efficientnet() -> None:
     assert_close(last.detach(), theirs, rtol=0, atol=0)
 
 
+def test_class_activation_map_has_the_classifiers_logits_as_its_mean() -> (
+    None
+):
+    classifier = efficientnet_lite0(("a", "b")).eval()
+    network = build_explainer(
+        "light", 2, class_activation=True, initial_bias=-2.0
+    )
+    start_from(network, classifier).train()
+    assert not network.class_activation.bn2.training
+    x = images()
+    with torch.no_grad():
+        features = network.encoder((x - network.mean) / network.std)
+        coarse = network.class_activation(features[-1])
+        assert coarse.shape == (2, 2, 2, 2)
+        assert_close(coarse.mean((2, 3)), classifier(x))
+        network.decoder.head.weight.zero_()
+        flat = network(x) + 2  # the decoder's share is its bias now
+        assert_close(flat[..., :8, :8].mean((2, 3)), coarse[..., 0, 0])
+
+
 def test_start_from_needs_common_features() -> None:
     with pytest.raises(ValueError, match="cannot start from"):
         start_from(build_explainer("small", 2), Classifier(nn.Flatten(), "a"))
