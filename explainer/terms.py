@@ -73,10 +73,12 @@ def descend(
     """
     logits = start.clamp(0.01, 0.99).logit().detach().requires_grad_()
     # Adam makes full steps of the faintest gradient, and a term that has
-    # all it wants would wander; eps lets it rest.
-    optimiser = torch.optim.Adam([logits], learning_rate, eps=1e-3)
+    # all it wants would wander; eps lets it rest. In units of the pull, so
+    # that it means the same for few cells and for many.
+    optimiser = torch.optim.Adam([logits], learning_rate, eps=0.05)
+    n_cells = start.numel() / start.shape[1]
     for _ in range(steps):
-        loss = len(start) * term(resized(logits.sigmoid(), size))
+        loss = n_cells * term(resized(logits.sigmoid(), size))
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         optimiser.step()

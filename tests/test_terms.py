@@ -59,6 +59,18 @@ def test_descend_stays_where_the_term_is_flat():
     torch.testing.assert_close(mask, torch.full((1, 1, 6, 6), 0.7))
 
 
+def test_a_cell_goes_as_fast_among_many_as_among_few():
+    def after_three_steps(n):
+        start = torch.full((1, 1, n, n), 0.5)
+        # A faint term, beside which the optimiser's eps is not small.
+        return descend(lambda m: 0.1 * area(m), start, n, steps=3)
+
+    few, many = after_three_steps(2), after_three_steps(16)
+
+    torch.testing.assert_close(many, few[:1, :1, :1, :1].expand_as(many))
+    assert 0.1 < few.max() < 0.45
+
+
 def test_an_image_goes_its_own_way_in_any_batch():
     start = torch.rand(3, 1, 4, 4, generator=torch.manual_seed(0))
 
