@@ -8,7 +8,6 @@ mask of class k keeps, and note its probability of class r (paper, section
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +25,12 @@ from explainer.contenders import (
     attribute,
     describe_row,
 )
-from explainer.data.base import LabelledImages
+from explainer.data import LabelledImages, all_labels, collate
 from explainer.files import write_json
 from explainer.masks import composite, make_fill
 from explainer.metrics import THRESHOLDS
-from explainer.selection import (
-    batches,
-    describe_data,
-    device_of,
-    to_device,
-)
+from explainer.rows import RowFile
+from explainer.selection import describe_data, device_of, to_device
 
 
 @dataclass(frozen=True)
@@ -92,32 +87,58 @@ def _columns(classes: Sequence[str], data: LabelledImages) -> Tensor:
     return torch.tensor([data.classes.index(c) for c in classes])
 
 
+def distinct_views(shown: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the different ones among binary masks.
+
+    ``shown`` is ``(B, K, T, H, W)`` bool: masks of K classes at T
+    thresholds. What a higher threshold keeps lies within what a lower one
+    keeps, so two masks of a class are equal if they are equally large; and
+    all empty masks are equal, and all full ones, whatever their class.
+
+    Returns
+    -------
+    ``(V, 3)``, image, class and threshold of one mask of each kind, and
+    ``(B * K * T,)``, the kind that each mask is of.
+    """
+    area = shown.flatten(3).sum(3)
+    which = torch.ones_like(area).nonzero()
+    image, k, _ = which.T
+    area = area.flatten()
+    trivial = (area == 0) | (area == shown[0, 0, 0].numel())
+    keys = torch.stack([image, torch.where(trivial, -1, k), area], 1)
+    kinds, kind = torch.unique(keys, dim=0, return_inverse=True)
+    one_of = torch.empty_like(kind[: len(kinds)])
+    one_of[kind] = torch.arange(len(kind), device=kind.device)
+    return which[one_of], kind
+
+
 def masked_scores(
     classifier: nn.Module,
     images: Tensor,
     class_masks: Tensor,
     fill: Tensor,
+    batch_size: int = 32,
 ) -> Tensor:
     """Return the softmax of images under each class's binarised mask.
 
     Averaged over the thresholds 0.1, ..., 0.9. ``images`` is
     ``(B, 3, H, W)``, ``class_masks`` ``(B, K, H, W)`` of the K classes; the
-    result is ``(B, 1 + K, C)``, first the unmasked image.
+    result is ``(B, 1 + K, C)``, first the unmasked image. The classifier
+    sees ``batch_size`` masked images at a time, and equal ones but once:
+    good masks of absent classes are empty at every threshold.
     """
-    b = len(images)
     thresholds = torch.tensor(THRESHOLDS).to(class_masks)
-    columns = [classifier(images).softmax(1)]
-    copies = len(THRESHOLDS)
-    background = fill.expand_as(images).repeat(copies, 1, 1, 1)
-    repeated = images.repeat(copies, 1, 1, 1)
-    for mask in class_masks.unbind(1):  # (B, H, W): all thresholds at once
-        binary = (mask > thresholds[:, None, None, None]).to(mask.dtype)
-        masked = composite(
-            repeated, binary.reshape(-1, 1, *mask.shape[1:]), background
-        )
-        p = classifier(masked).softmax(1)
-        columns.append(p.reshape(copies, b, -1).mean(0))
-    return torch.stack(columns, 1)
+    shown = class_masks[:, :, None] > thresholds[:, None, None]
+    views, kind = distinct_views(shown)
+    background = fill.expand_as(images)
+    scores = []
+    for image, k, t in (part.T for part in torch.split(views, batch_size)):
+        binary = shown[image, k, t][:, None].to(images.dtype)
+        masked = composite(images[image], binary, background[image])
+        scores.append(classifier(masked).softmax(1))
+    p = torch.cat(scores)[kind].reshape(*shown.shape[:3], -1).mean(2)
+    whole = classifier(images).softmax(1)
+    return torch.cat([whole[:, None], p], 1)
 
 
 def class_scores(
@@ -130,6 +151,7 @@ def class_scores(
     fill: str = "mean",
     seed: int = 0,
     batch_size: int = 8,
+    file: RowFile | None = None,
     progress: bool = False,
 ) -> ClassScores:
     """Measure the class-score table of one method.
@@ -151,7 +173,9 @@ def class_scores(
     fill, seed:
         As in :class:`~explainer.selection.Settings`.
     batch_size:
-        Images at a time; the classifier sees nine times as many.
+        Images at a time.
+    file:
+        Gets a row for each image; what has one is not measured again.
 
     Raises
     ------
@@ -160,40 +184,75 @@ def class_scores(
     """
     names = list(data.classes if classes is None else classes)
     table = _columns(names, data)
-    device = device_of(classifier)
     size = contender.batch_size or batch_size
-    limits = [n for n in (limit, contender.limit) if n is not None]
-    showing = (i for i in range(len(data)) if data[i].labels[table].any())
-    indices = list(islice(showing, min(limits, default=None)))
+    indices = _showing(data, table, limit, contender.limit)
     if not indices:
         raise EvaluationError(
             f"no image shows any of the classes {', '.join(names)}"
         )
-    every = torch.zeros(len(data.classes))
-    every[table] = 1
-    scores, present = [], []
+    rows = {row["index"]: row for row in file.rows} if file else {}
     with (
         evaluating(classifier),
         tqdm(
             total=len(indices), desc="class scores", disable=not progress
         ) as bar,
     ):
-        for _, batch in batches(data, indices, size):
-            present.append(batch.labels[:, table] > 0)
-            batch = to_device(batch, device)
-            targets = every.expand(len(batch.images), -1).to(device)
-            masks = attribute(
-                "the method", contender, classifier, batch, targets, seed
-            )
-            noise = torch.Generator(device).manual_seed(seed)
-            background = make_fill(fill, batch.images, classifier, noise)
-            with torch.no_grad():
-                p = masked_scores(
-                    classifier, batch.images, masks[:, table], background
+        for start in range(0, len(indices), size):
+            part = indices[start : start + size]
+            if any(index not in rows for index in part):
+                # All of the batch again: then nothing hangs on where a run
+                # was killed.
+                scores = _scores_of(
+                    contender, classifier, data, part, table, fill, seed
                 )
-            scores.append(p[:, :, table].cpu())
-            bar.update(len(batch.images))
-    return _tabulate(names, torch.cat(scores), torch.cat(present), seed)
+                new = {
+                    index: {"index": index, "scores": p.tolist()}
+                    for index, p in zip(part, scores, strict=True)
+                    if index not in rows
+                }
+                if file:
+                    file.append(new.values())
+                rows |= new
+            bar.update(len(part))
+    scores = torch.tensor([rows[index]["scores"] for index in indices])
+    present = all_labels(data)[indices][:, table] > 0
+    return _tabulate(names, scores, present, seed)
+
+
+def _showing(
+    data: LabelledImages, table: Tensor, *limits: int | None
+) -> list[int]:
+    """Return the first images with a class of the table, by their labels."""
+    found = (all_labels(data)[:, table] > 0).any(1).nonzero()[:, 0].tolist()
+    return list(
+        found[: min((n for n in limits if n is not None), default=None)]
+    )
+
+
+def _scores_of(
+    contender: Contender,
+    classifier: nn.Module,
+    data: LabelledImages,
+    indices: Sequence[int],
+    table: Tensor,
+    fill: str,
+    seed: int,
+) -> Tensor:
+    """Return a batch's ``(B, 1 + K, K)`` probabilities of the K classes."""
+    device = device_of(classifier)
+    batch = to_device(collate([data[i] for i in indices]), device)
+    targets = torch.zeros_like(batch.labels)
+    targets[:, table] = 1
+    masks = attribute(
+        "the method", contender, classifier, batch, targets, seed
+    )
+    noise = torch.Generator(device).manual_seed(seed)
+    background = make_fill(fill, batch.images, classifier, noise)
+    with torch.no_grad():
+        p = masked_scores(
+            classifier, batch.images, masks[:, table], background
+        )
+    return p[:, :, table].cpu()
 
 
 def _tabulate(
@@ -252,6 +311,23 @@ def _tables_on_disk(
     return tables
 
 
+def _waiting_rows(path: Path, settings: Mapping[str, Any]) -> RowFile:
+    """Open the images' scores of a method that is not complete.
+
+    Its first line tells the settings; rows of others are not mixed in.
+    """
+    file = RowFile(path)
+    if not file.rows:
+        file.append([{"index": None, "settings": settings}])
+    theirs = file.rows[0].get("settings")
+    if theirs != json.loads(json.dumps(settings)):
+        raise EvaluationError(
+            f"{path} holds class scores that were made with other settings; "
+            "delete it, or write the results elsewhere"
+        )
+    return file
+
+
 def class_score_tables(
     methods: Mapping[str, Contender],
     classifier: nn.Module,
@@ -267,9 +343,10 @@ def class_score_tables(
 ) -> dict[str, Any]:
     """Measure the tables of several methods and write them as JSON.
 
-    The file is written anew, whole, after each method; the same call after
-    an interruption goes on with the first method that is missing, also if
-    methods were added to it.
+    The file is written anew, whole, after each method, and the scores of
+    single images wait beside it until their method is complete. The same
+    call after an interruption goes on with the first image that is missing,
+    also if methods were added to it.
 
     Parameters
     ----------
@@ -299,6 +376,8 @@ def class_score_tables(
         )
     if out.suffix != ".json":
         raise EvaluationError(f"results go to a .json file, not to {out}")
+    names = list(data.classes if classes is None else classes)
+    _columns(names, data)  # before anything is written
     bare = (
         classifier.classifier
         if isinstance(classifier, Frozen)
@@ -307,7 +386,7 @@ def class_score_tables(
     common = {
         "data": describe_data(data),
         "classifier": describe(bare),
-        "classes": list(data.classes if classes is None else classes),
+        "classes": names,
         "limit": limit,
         "fill": fill,
         "seed": seed,
@@ -326,6 +405,8 @@ def class_score_tables(
     }
     for name, contender in methods.items():
         if name not in tables:
+            waiting = out.with_suffix(f".{name}.jsonl")
+            file = _waiting_rows(waiting, {**common, **settings[name]})
             table = class_scores(
                 contender,
                 classifier,
@@ -334,6 +415,7 @@ def class_score_tables(
                 limit=limit,
                 fill=fill,
                 seed=seed,
+                file=file,
                 progress=progress,
             )
             tables[name] = {
@@ -342,4 +424,5 @@ def class_score_tables(
                 "made_with": made_with,
             }
         write_json(out, {**tables, "card": card})
+        out.with_suffix(f".{name}.jsonl").unlink(missing_ok=True)
     return {**tables, "card": card}

@@ -77,6 +77,31 @@ def test_by_hand(batch_size: int) -> None:
     assert (low, high) == pytest.approx((both[0], a_alone[0]), abs=1e-6)
 
 
+def test_equal_views_are_classified_once() -> None:
+    seen = []
+
+    class Seeing(Counter):
+        def forward(self, images: Tensor) -> Tensor:
+            seen.append(len(images))
+            return super().forward(images)
+
+    images = torch.rand(2, 3, 2, 4)
+    masks = torch.zeros(2, 3, 2, 4)  # the third class's masks stay empty
+    masks[0, 0] = 1
+    masks[1, 0, 0] = 0.35  # half of the image, at three thresholds
+    masks[1, 1, 1] = 0.35  # as large, but the other half
+    fill = torch.rand(2, 3, 1, 1)  # a colour of each image's own
+    p = masked_scores(Seeing(), images, masks, fill)
+    # Full and empty of the first; empty and two halves of the second.
+    assert seen == [5, 2]
+    plain = Counter()
+    for b, k in ((0, 0), (0, 2), (1, 0), (1, 1), (1, 2)):
+        kept = masks[b, k] > torch.linspace(0.1, 0.9, 9)[:, None, None]
+        m = kept[:, None].float()
+        each = plain(m * images[b] + (1 - m) * fill[b]).softmax(1)
+        torch.testing.assert_close(p[b, 1 + k], each.mean(0))
+
+
 def test_thresholds_are_averaged() -> None:
     images = Halves()[1].image[None]
     mask = torch.full((1, 1, 2, 4), 0.35)  # kept at 0.1, 0.2 and 0.3
@@ -167,6 +192,34 @@ def test_an_interrupted_comparison_goes_on(tmp_path: Path) -> None:
     assert json.loads(out.read_text()) == json.loads(json.dumps(found))
     assert found["first"]["scores"] == scores(one).scores
     assert found["card"]["limit"] is None
+
+
+def test_killed_within_a_method_no_image_is_measured_twice(
+    tmp_path: Path,
+) -> None:
+    asked = []
+
+    def killed(c: nn.Module, x: Tensor, t: Tensor, **options: Any) -> Tensor:
+        asked.append(len(x))
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return ellipse(c, x, t)
+
+    out, rows = (
+        tmp_path / "scores.json",
+        {"m": Contender(killed, {}, None, 2)},
+    )
+    parts = (rows, Counter(), Halves())
+    with pytest.raises(KeyboardInterrupt):
+        class_score_tables(*parts, out=out)
+    waiting = tmp_path / "scores.m.jsonl"
+    assert len(waiting.read_text().splitlines()) == 3  # settings, two images
+    with pytest.raises(EvaluationError, match="made with other settings"):
+        class_score_tables(*parts, out=out, seed=1)
+    found = class_score_tables(*parts, out=out)
+    assert asked == [2, 1, 1]
+    assert not waiting.exists()
+    assert found["m"]["scores"] == scores(ellipse).scores
 
 
 def test_other_settings_are_not_mixed(tmp_path: Path) -> None:
