@@ -115,6 +115,7 @@ def plot(
     x_span: tuple[float, float] = (0.0, 1.0),
     y_span: tuple[float, float] = (0.0, 1.0),
     at: Mapping[str, float] | None = None,
+    above: Mapping[tuple[str, str], str] | None = None,
 ) -> str:
     """Return lines as a data URI of an SVG, about a kilobyte each.
 
@@ -126,6 +127,9 @@ def plot(
         What the axes are.
     at:
         Dashed verticals, by name.
+    above:
+        Colours by pairs of names: shades where the first line lies above
+        the second.
     """
 
     def right(value: float) -> float:
@@ -147,6 +151,21 @@ def plot(
             f'fill="{colour}">{escape(words)}</text>'
         )
 
+    def path(values: Sequence[float]) -> list[tuple[float, float]]:
+        last = max(1, len(values) - 1)
+        width = x_span[1] - x_span[0]
+        points = [
+            (right(x_span[0] + width * i / last), up(float(v)))
+            for i, v in enumerate(values)
+        ]
+        inner = zip(points, points[1:], points[2:], strict=False)
+        # A level stretch is told by its ends.
+        bends = [q for p, q, r in inner if not p[1] == q[1] == r[1]]
+        return [points[0], *bends, *points[1:][-1:]]
+
+    def written(points: Sequence[tuple[float, float]]) -> str:
+        return " ".join(f"{px},{py}" for px, py in points)
+
     parts = [
         f'<path d="M{LEFT} {TOP}V{BOTTOM}H{RIGHT}" stroke="#666" '
         'fill="none"/>',
@@ -163,14 +182,18 @@ def plot(
             'stroke-dasharray="4 3"/>'
         )
         parts.append(text((right(value), TOP - 3), name))
+    for (one, other), colour in (above or {}).items():
+        low = [float(v) for v in lines[other]]
+        high = [
+            max(float(v), w) for v, w in zip(lines[one], low, strict=True)
+        ]
+        points = written([*path(high), *reversed(path(low))])
+        parts.append(
+            f'<polygon points="{points}" fill="{colour}" opacity="0.35"/>'
+        )
     for k, (name, values) in enumerate(lines.items()):
         colour = COLOURS[k % len(COLOURS)]
-        last = max(1, len(values) - 1)
-        width = x_span[1] - x_span[0]
-        points = " ".join(
-            f"{right(x_span[0] + width * i / last)},{up(float(v))}"
-            for i, v in enumerate(values)
-        )
+        points = written(path([float(v) for v in values]))
         parts.append(
             f'<polyline points="{points}" fill="none" stroke="{colour}" '
             'stroke-width="2.5"/>'

@@ -23,7 +23,7 @@ from explainer.figures import (
     _shape,
     _show,
 )
-from explainer.inline import layer, overlay
+from explainer.inline import layer, overlay, plot
 from explainer.terms import SortedMask
 
 BRIGHTER, DARKER = COLOURS[0], COLOURS[1]
@@ -143,21 +143,19 @@ def lines(
 def bounds(masks: Mapping[str, SortedMask]) -> Picture:
     """Draw sorted masks between their bounds: a panel each, B as an area.
 
-    Shaded is what costs: vermilion where the mask is too small (below
-    q_min), blue where it is too large (above q_max).
+    Shaded is what costs: blue where the mask is too small (below q_min)
+    and should be brighter, vermilion where it is too large (above q_max).
     """
     picture = _picture(0.5 + 1.75 * len(masks))
     axes = picture.subplots(len(masks), 1, squeeze=False, sharex=True)[:, 0]
     for ax, (title, mask) in zip(axes, masks.items(), strict=True):
         x = [(i + 0.5) / len(mask.r) for i in range(len(mask.r))]
         r, low, high = (v.cpu().numpy() for v in mask[:3])
-        ax.fill_between(x, r, low, where=low > r, color=DARKER, alpha=0.35)
-        ax.fill_between(
-            x, high, r, where=r > high, color=BRIGHTER, alpha=0.35
-        )
+        ax.fill_between(x, r, low, where=low > r, color=BRIGHTER, alpha=0.35)
+        ax.fill_between(x, high, r, where=r > high, color=DARKER, alpha=0.35)
         ax.plot(x, r, color="black", label="r(v(s)), sorted mask")
-        ax.plot(x, low, "--", color=DARKER, label="q_min")
-        ax.plot(x, high, ":", color=BRIGHTER, label="q_max")
+        ax.plot(x, low, "--", color=BRIGHTER, label="q_min")
+        ax.plot(x, high, ":", color=DARKER, label="q_max")
         cost = mask.too_small + mask.too_large
         ax.set_title(
             f"{title}: B = {mask.too_small:.3f} + {mask.too_large:.3f} "
@@ -173,6 +171,29 @@ def bounds(masks: Mapping[str, SortedMask]) -> Picture:
         fontsize=10,
     )
     return picture
+
+
+def bounds_plot(mask: SortedMask, points: int = 101) -> str:
+    """Return a panel of :func:`bounds` as a data URI for the dials.
+
+    The sorted mask and its bounds are drawn at so many places.
+    """
+    n_pixels = len(mask.r)
+    at = [i * (n_pixels - 1) // (points - 1) for i in range(points)]
+    lines = {
+        "q_min": mask.q_min[at].tolist(),
+        "q_max": mask.q_max[at].tolist(),
+        "r(v(s))": mask.r[at].tolist(),
+    }
+    return plot(
+        lines,
+        x="pixels from bright to dark",
+        y="mask",
+        above={
+            ("q_min", "r(v(s))"): BRIGHTER,
+            ("r(v(s))", "q_max"): DARKER,
+        },
+    )
 
 
 def pull_layers(image: Tensor, pull: Tensor, most: float) -> list[str]:

@@ -234,3 +234,35 @@ def test_a_plot_puts_points_where_they_belong() -> None:
     ]
     assert f'"M{float(inline.RIGHT)} {inline.TOP}V' in svg
     assert "r(v(s)) &lt; 1" in svg
+
+
+def test_a_plot_tells_a_level_stretch_by_its_ends() -> None:
+    uri = inline.plot({"q": [1, 1, 1, 0, 0, 0, 0]}, x="x", y="y")
+    svg = base64.b64decode(uri.split(",")[1]).decode()
+
+    heights = [
+        float(point.split(",")[1])
+        for point in re.findall(r'points="(.*?)"', svg)[0].split()
+    ]
+    assert heights == [inline.TOP] * 2 + [inline.BOTTOM] * 2
+
+
+def test_a_plot_shades_where_one_line_lies_above_another() -> None:
+    uri = inline.plot(
+        {"r": [1, 0.5, 0], "q": [0.5] * 3},
+        x="x",
+        y="y",
+        above={("r", "q"): "#123456"},
+    )
+    svg = base64.b64decode(uri.split(",")[1]).decode()
+
+    (shaded,) = re.findall(r'polygon points="(.*?)" fill="#123456"', svg)
+    level = (inline.TOP + inline.BOTTOM) / 2
+    x, y = zip(
+        *(map(float, point.split(",")) for point in shaded.split()),
+        strict=True,
+    )
+    # Up along r while it is above q, then back along q.
+    assert y == (inline.TOP, level, level, level, level)
+    assert (x[0], x[2]) == (inline.LEFT, inline.RIGHT)
+    assert (x[3], x[4]) == (inline.RIGHT, inline.LEFT)

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 
 import numpy as np
 import pytest
@@ -9,11 +10,13 @@ import torch
 from matplotlib.colors import to_rgb
 from PIL import Image
 
+from explainer import inline
 from explainer.figures import Picture
 from explainer.term_figures import (
     BRIGHTER,
     DARKER,
     bounds,
+    bounds_plot,
     lines,
     pooled,
     pull_layers,
@@ -92,6 +95,34 @@ def test_bounds_write_both_halves_of_b():
     r = picture.axes[1].lines[0].get_ydata()
     np.testing.assert_allclose(r, 0.2, rtol=1e-5)
     assert picture._repr_png_()
+
+
+def test_bounds_shade_in_the_colours_of_the_pull():
+    mask = sorted_mask(torch.full((10, 10), 0.2), 0.05, 0.3)
+
+    small, large = bounds({"grey": mask}).axes[0].collections
+
+    assert to_rgb(small.get_facecolor()[0][:3]) == to_rgb(BRIGHTER)
+    assert small.get_paths()[0].get_extents().xmax < 0.05
+    assert to_rgb(large.get_facecolor()[0][:3]) == to_rgb(DARKER)
+    assert large.get_paths()[0].get_extents().xmin > 0.3
+
+
+def test_bounds_plot_draws_the_bounds_where_they_are():
+    mask = sorted_mask(torch.full((10, 10), 0.5), 0.2, 0.4)
+
+    svg = base64.b64decode(bounds_plot(mask).partition(",")[2]).decode()
+
+    lines = re.findall(r'polyline points="(.*?)"', svg)
+    low, high, r = ([p.split(",") for p in line.split()] for line in lines)
+    width = inline.RIGHT - inline.LEFT
+    for line, step in ((low, 0.2), (high, 0.4)):
+        assert len(line) == 4  # level, down, level
+        falls = (float(line[1][0]) - inline.LEFT) / width
+        assert falls == pytest.approx(step, abs=0.02)
+    assert {y for _, y in r} == {f"{(inline.TOP + inline.BOTTOM) / 2}"}
+    assert f'fill="{BRIGHTER}"' in svg
+    assert f'fill="{DARKER}"' in svg
 
 
 def test_pull_layers_put_brighter_and_darker_over_the_pale_image():
