@@ -29,6 +29,20 @@ FULL_BUDGET: Mapping[str, Mapping[str, Any]] = {
 }
 """What the paper's authors ran."""
 
+TRIAL_BUDGET: Mapping[str, Mapping[str, Any]] = {
+    "rise": {"n_masks": 8},
+    "extremal_perturbation": {"iterations": 1},
+    "igos": {"iterations": 1, "steps": 1},
+}
+"""Enough to see that everything runs; the numbers mean nothing."""
+
+BUDGETS = {
+    "reduced": BUDGET,
+    "full": FULL_BUDGET,
+    "trial": TRIAL_BUDGET,
+}
+"""By the name that the command line knows them by."""
+
 CHOSEN: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "scenes": {},
     "animals": {},
@@ -39,6 +53,11 @@ found (``tools/search_rivals.py``; ``book/results/rivals_search_*.json``)."""
 LIMIT: Mapping[str, Mapping[str, int]] = {
     "scenes": {"extremal_perturbation": 100, "igos": 100},
     "animals": {"extremal_perturbation": 40, "igos": 40},
+    # As many as are segmented, for the class scores too.
+    "voc2007-vgg16": {"extremal_perturbation": 210, "igos": 210},
+    "voc2007-resnet50": {"extremal_perturbation": 210, "igos": 210},
+    "coco2014-vgg16": {"extremal_perturbation": 200, "igos": 200},
+    "coco2014-resnet50": {"extremal_perturbation": 200, "igos": 200},
 }
 """By preset: how many images the two dearest methods are measured on."""
 

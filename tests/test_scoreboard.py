@@ -14,6 +14,7 @@ from explainer.model import build_explainer
 from explainer.presets import PRESETS
 from explainer.scoreboard import (
     BUDGET,
+    BUDGETS,
     CHOSEN,
     CONTROLS,
     FULL_BUDGET,
@@ -79,7 +80,7 @@ def test_another_budget() -> None:
         ["rise"], preset="none", classes=CLASSES, budget=FULL_BUDGET
     ).values()
     assert row.options["n_masks"] == 8000
-    for budget in (BUDGET, FULL_BUDGET):
+    for budget in BUDGETS.values():
         assert set(budget) <= set(METHODS)
 
 
@@ -99,7 +100,7 @@ def test_chosen_settings_and_limits_come_with_the_preset(
 
 
 def test_every_option_is_one_of_its_method() -> None:
-    for table in (BUDGET, FULL_BUDGET, *CHOSEN.values()):
+    for table in (*BUDGETS.values(), *CHOSEN.values()):
         for name, options in table.items():
             assert set(options) <= set(signature(METHODS[name]).parameters)
     assert {*CHOSEN, *LIMIT} <= set(PRESETS)
