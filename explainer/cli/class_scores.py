@@ -8,6 +8,7 @@ import typer
 from explainer.checkpoints import load_classifier
 from explainer.class_scores import class_score_tables, diagonal_and_rest
 from explainer.cli.options import (
+    Budget,
     ClassifierAt,
     DataName,
     Device,
@@ -20,6 +21,7 @@ from explainer.cli.options import (
     RTISAt,
     Seed,
     Split,
+    budget_named,
     changed_preset,
     check_classes,
     check_limit,
@@ -51,6 +53,7 @@ def class_scores_command(
             help="The tables; methods that are in it are not run again."
         ),
     ] = Path("class_scores.json"),
+    budget: Budget = "reduced",
     seed: Seed = None,
     device: Device = None,
     limit: Limit = None,
@@ -70,6 +73,7 @@ def class_scores_command(
         explainer=explainer,
         rtis=rtis,
         device=on,
+        budget=budget_named(budget),
     )
     tables = class_score_tables(
         rows,
@@ -82,7 +86,7 @@ def class_scores_command(
         limit=limit,
         fill=chosen.fill,
         seed=0 if seed is None else seed,
-        notes={"preset": preset, "split": split},
+        notes={"preset": preset, "split": split, "budget": budget},
         progress=True,
     )
     typer.echo(" " * 24 + f"{'own class':>12}{'others':>12}")

@@ -7,6 +7,7 @@ import typer
 
 from explainer.checkpoints import load_classifier
 from explainer.cli.options import (
+    Budget,
     ClassifierAt,
     DataName,
     Device,
@@ -19,6 +20,7 @@ from explainer.cli.options import (
     RTISAt,
     Seed,
     Split,
+    budget_named,
     changed_preset,
     check_classes,
     check_limit,
@@ -51,6 +53,7 @@ def evaluate_command(
         str,
         typer.Option(help="Explain the 'labels' or the 'predicted' classes."),
     ] = "labels",
+    budget: Budget = "reduced",
     seed: Seed = None,
     device: Device = None,
     limit: Limit = None,
@@ -72,6 +75,7 @@ def evaluate_command(
         explainer=explainer,
         rtis=rtis,
         device=on,
+        budget=budget_named(budget),
     )
     first = test if limit is None else First(test, limit)
     quality = mean_average_precision(*predict(explanandum, first, device=on))
@@ -84,9 +88,14 @@ def evaluate_command(
             targets=targets,  # type: ignore[arg-type]
             fill=chosen.fill,
             seed=0 if seed is None else seed,
-            steps=5,
+            steps=0 if budget == "trial" else 5,
         ),
-        notes={"preset": preset, "split": split, "classifier_map": quality},
+        notes={
+            "preset": preset,
+            "split": split,
+            "budget": budget,
+            "classifier_map": quality,
+        },
         limit=limit,
         progress=True,
     )

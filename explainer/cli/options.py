@@ -1,5 +1,6 @@
 """What several commands have in common: their options, and what they mean."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,8 +10,9 @@ import typer
 
 from explainer.classifiers import Frozen
 from explainer.data import LabelledImages, load_data
-from explainer.errors import UserError
+from explainer.errors import UnknownNameError, UserError
 from explainer.presets import PRESETS, Preset, get_preset
+from explainer.scoreboard import BUDGETS
 
 PresetName = Annotated[
     str,
@@ -80,6 +82,24 @@ Methods = Annotated[
         ),
     ),
 ]
+
+Budget = Annotated[
+    str,
+    typer.Option(
+        "--budget",
+        help=(
+            "How long RISE, EP and iGOS++ may take: 'full' is the authors', "
+            "'reduced' what a CPU can pay, 'trial' shows that all runs."
+        ),
+    ),
+]
+
+
+def budget_named(name: str) -> Mapping[str, Mapping[str, Any]]:
+    """Return the options of the methods under a budget."""
+    if name not in BUDGETS:
+        raise UnknownNameError("budget", name, BUDGETS)
+    return BUDGETS[name]
 
 
 def device_named(name: str | None) -> str:
