@@ -97,8 +97,9 @@ serve: book  ## Build the book and show it at http://localhost:8000
 links: .venv/.book _build/.sources  ## Ask every link of the book
 	$(BIN)/jupyter-book build . --builder linkcheck
 
-benchmark: .venv/.test  ## Time the package against bare networks
+benchmark: .venv/.test  ## Time the package, and method beside method
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only
+	$(BIN)/python tools/measure_speed.py
 
 set-repository:  ## Point every link at URL=https://github.com/you/repo
 	@$(PYTHON) tools/set_repository.py '$(URL)'
