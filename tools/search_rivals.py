@@ -67,7 +67,7 @@ LAYERS = {
 GRIDS: Mapping[str, Grid] = {
     "grad_cam": {"scaling": ("max",), "power": POWERS},
     "rise": {
-        "cells": (5, 10, 14),
+        "cells": (4, 5, 10),
         "p": (0.1, 0.3, 0.7),
         "score": ("logit",),
         **FINAL,
@@ -76,7 +76,6 @@ GRIDS: Mapping[str, Grid] = {
         "areas": (
             (0.02, 0.05, 0.1, 0.2),
             (0.1, 0.2, 0.3, 0.4),
-            (0.025, 0.05, 0.1, 0.2, 0.3, 0.4),
         ),
         "reward": ("plain",),
         "sigma": (14, 28),
@@ -96,12 +95,10 @@ the default to try for each."""
 
 BUDGETS: Mapping[str, Sequence[Options]] = {
     "rise": [{"n_masks": n} for n in (100, 200, 300, 500, 1000, 2000)],
-    "extremal_perturbation": [
-        {"iterations": n} for n in (25, 50, 100, 200, 400)
-    ],
+    "extremal_perturbation": [{"iterations": n} for n in (25, 50, 100, 200)],
     "igos": [
         {"iterations": i, "steps": s}
-        for i, s in ((5, 5), (10, 5), (15, 5), (10, 10), (15, 20), (20, 15))
+        for i, s in ((5, 5), (10, 5), (15, 5), (10, 10), (15, 20))
     ],
 }
 
