@@ -93,7 +93,7 @@ class Frame:
 class StaticDials:
     """HTML that a notebook or a page shows."""
 
-    html: str
+    html: str = field(repr=False)  # a megabyte of it, often
 
     def _repr_html_(self) -> str:
         return self.html
