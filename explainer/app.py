@@ -139,7 +139,9 @@ class Playground:
 
     def _arranged(self) -> widgets.Widget:
         wrap = widgets.Layout(
-            grid_template_columns="repeat(auto-fit, minmax(18rem, 1fr))",
+            grid_template_columns=(
+                "repeat(auto-fit, minmax(min(100%, 24rem), 1fr))"
+            ),
             width="100%",
         )
         one = widgets.VBox(
@@ -304,7 +306,7 @@ class Playground:
 def _looks() -> dict[str, object]:
     return {
         "continuous_update": False,  # one redraw a move
-        "style": {"description_width": "8.5rem"},
+        "style": {"description_width": "7.5rem"},
         "layout": widgets.Layout(width="95%"),
     }
 
