@@ -26,9 +26,12 @@ help:  ## List these targets
 book: .venv/.book _build/.sources  ## Run the chapters and build the HTML
 	$(BIN)/jupyter-book build . --all -W -n --keep-going
 
-test: lint  ## Run the linters, the unit tests and every chapter
+# The chapters run twice, side by side: as tests, and into the pages that
+# tests open in a browser. A core each, for threads that fight for one lose
+# more than they gain.
+test: lint  ## Run the linters, every chapter, the book and the unit tests
+	OMP_NUM_THREADS=1 $(MAKE) -j 2 chapters book
 	$(BIN)/python -m pytest tests --benchmark-disable --durations 10
-	$(MAKE) chapters
 
 # --- what they are made of ---------------------------------------------
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from explainer import dials as module
 from explainer import figures, inline
-from explainer.dials import Dial, Frame, settings, static_dials
+from explainer.dials import Dial, Frame, settings, static_dials, still
 
 A = Dial("a", (0, 0.1, 0.2), start=0.1)
 B = Dial("b", (0.3, 0.5))
@@ -148,6 +148,29 @@ def test_unknown_preset_names_are_refused() -> None:
 
     with pytest.raises(ValueError, match="'c' for a preset"):
         static_dials([B], frames, alt="", presets={"x": {"c": 1}})
+
+
+def test_a_still_frame_stacks_its_pictures_and_scales_its_bars() -> None:
+    layers = ["data:image/png;base64,AA", "data:image/png;base64,BB"]
+    shown = Frame({"<kept>": layers}, {"up": 0.5, "down": -0.25}, "a & b")
+    html = still(shown, "A scene.", (-0.5, 1.5))
+
+    assert re.findall('src="(.*?)" alt="(.*?)"', html) == [
+        (layers[0], "A scene. &lt;kept&gt;."),
+        (layers[1], ""),
+    ]
+    bars = [tuple(map(float, x)) for x in re.findall(
+        r"left: ([\d.]+)%; width: ([\d.]+)%", html
+    )]  # fmt: skip
+    assert bars == [(25, 25), (12.5, 12.5)]
+    assert html.count("dials-below") == html.count("dials-below {") + 1
+    assert "a &amp; b" in html
+
+
+def test_a_bar_beyond_the_span_stretches_it() -> None:
+    html = still(Frame({}, {"B": 3.0}), "", (-1, 1))
+
+    assert "left: 25.0%; width: 75.0%" in html
 
 
 def test_the_example_of_the_docstring_runs() -> None:
