@@ -129,6 +129,9 @@ PRESETS: dict[str, Preset] = {
             smoothness=0.1,
             b=0.2,
         ),
+        # Three times the largest weight that the paper's authors tried:
+        # book/results/rivals_rtis_scenes.json.
+        rtis=RTISWeights(area=3.0),
     ),
     "animals": Preset(
         data="voc2007",
@@ -273,6 +276,7 @@ PRESETS["shortcut"] = replace(
     ),
     # What a classifier looks at may be far smaller than an object.
     weights=replace(PRESETS["scenes"].weights, a=0.02),
+    rtis=RTISWeights(),
 )
 
 

@@ -102,8 +102,9 @@ BUDGETS: Mapping[str, Sequence[Options]] = {
     ],
 }
 
-AREA_WEIGHTS = (0.001, 0.03, 0.1, 0.3, 1.0)
-"""The range in which Stalder et al. tuned RTIS."""
+AREA_WEIGHTS = (0.001, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+"""The range in which Stalder et al. tuned RTIS, 0.001 to 1, and beyond its
+end, where the best was."""
 
 
 def coordinate_search(
