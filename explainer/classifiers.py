@@ -78,18 +78,6 @@ class Classifier(nn.Module):
                 module.eval()
         return self
 
-    def thaw(self) -> "Classifier":
-        """Let every layer learn, but for batch norm, which stays as it is.
-
-        Its statistics come from far more images than a batch holds, and
-        from whole ones: those of masked images would not suit both.
-        """
-        for module in self.network.modules():
-            learns = not isinstance(module, nn.modules.batchnorm._BatchNorm)
-            for parameter in module.parameters(recurse=False):
-                parameter.requires_grad_(learns)
-        return self
-
     def forward(self, images: Tensor) -> Tensor:
         """Return logits ``(B, C)`` of images ``(B, 3, H, W)`` in [0, 1]."""
         logits: Tensor = self.network((images - self.mean) / self.std)

@@ -55,12 +55,15 @@ class TrainingConfig:
     by ``min_delta`` for ``patience`` validations. With patience the weights
     of the best validation count; without (None) all steps are taken and the
     last weights count. ``flip`` mirrors half of the images.
+    ``encoder_rate`` scales the learning rate of a network's ``encoder`` and
+    ``class_activation``, for those that start from another network's.
     ``mixed_precision`` is Accelerate's.
     """
 
     steps: int
     batch_size: int = 16
     learning_rate: float = 1e-4
+    encoder_rate: float = 1.0
     weight_decay: float = 0.0
     schedule: Literal["constant", "cosine"] = "constant"
     warmup: int = 0
@@ -90,6 +93,19 @@ def seed_of(seed: int, step: int) -> int:
     """Mix a seed and a counter into one number below 2**63."""
     mixed = seed * 6_364_136_223_846_793_005 + step * 1_442_695_040_888_963
     return mixed % 2**63
+
+
+def parameter_groups(
+    model: nn.Module, encoder_rate: float
+) -> list[dict[str, Any]]:
+    """Return the parameters that learn, with their share of the rate."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            given = name.startswith(("encoder.", "class_activation."))
+            share = encoder_rate if given else 1.0
+            groups.setdefault(share, []).append(parameter)
+    return [{"params": ps, "share": share} for share, ps in groups.items()]
 
 
 class ShuffledBatches(Sampler[list[int]]):
@@ -269,7 +285,7 @@ class Loop:
             model.load_state_dict(state["model"])
         model = model.to(memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(
-            [p for p in model.parameters() if p.requires_grad],
+            parameter_groups(model, training.encoder_rate),
             lr=training.learning_rate,
             weight_decay=training.weight_decay,
         )
@@ -349,7 +365,8 @@ class Loop:
         if training.flip:
             batch = flip(batch, torch.Generator().manual_seed(seed))
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(training, self.step)
+            rate = learning_rate(training, self.step)
+            group["lr"] = group["share"] * rate
         self.net.train()
         with accelerator.autocast():
             loss = self.batch_loss(self.net, batch, generator)

@@ -85,7 +85,8 @@ class EncoderDecoder(nn.Module):
     initial_bias:
         The logit a fresh network starts from; negative means small masks.
     train_encoder:
-        If False the encoder's weights and its batch norm stay as they are.
+        If False the encoder's weights and its batch norm stay as they are,
+        and so does the class activation map.
     class_activation:
         Maps the coarsest features to class logits, which are added to the
         decoder's; None for none.
@@ -121,6 +122,8 @@ class EncoderDecoder(nn.Module):
         self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1))
         if not train_encoder:
             self.encoder.requires_grad_(False)
+            if class_activation is not None:
+                class_activation.requires_grad_(False)
 
     def train(self, mode: bool = True) -> "EncoderDecoder":
         """Switch modes; a pre-trained encoder's batch norm stays in eval.

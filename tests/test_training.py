@@ -20,7 +20,7 @@ from torch.testing import assert_close
 from explainer.checkpoints import CheckpointError
 from explainer.classifiers import HALVES, Classifier, SmallCNN
 from explainer.data import Sample, Scenes
-from explainer.loop import ShuffledBatches
+from explainer.loop import ShuffledBatches, parameter_groups
 from explainer.losses import Loss, explainer_loss
 from explainer.model import EncoderDecoder, small
 from explainer.training import (
@@ -579,3 +579,35 @@ def test_mixed_precision_runs_beside_full_precision(
     assert not identical(weights(run), weights(straight))
     again = fit(tmp_path / "full", train, val)
     assert identical(weights(again), weights(straight))
+
+
+def test_a_given_encoder_learns_at_its_share_of_the_rate(val: Scenes) -> None:
+    network = explainer_for(val)
+    network.encoder.stages[0].requires_grad_(False)
+    groups = parameter_groups(network, 0.1)
+    held = {g["share"]: {id(p) for p in g["params"]} for g in groups}
+    learning = (p for p in network.encoder.parameters() if p.requires_grad)
+    assert held[0.1] == {id(p) for p in learning}
+    assert held[1.0] == {id(p) for p in network.decoder.parameters()}
+    (alike,) = parameter_groups(network, 1.0)
+    assert len(alike["params"]) == sum(len(ids) for ids in held.values())
+
+
+def test_encoder_rate_scales_its_steps(
+    train: Scenes, val: Scenes, tmp_path: Path
+) -> None:
+    before = explainer_for(val).state_dict()
+    moved = {}
+    for rate in (1.0, 0.25):
+        short = replace(
+            SHORT, steps=1, warmup=0, eval_every=1, encoder_rate=rate
+        )
+        after = weights(fit(tmp_path / str(rate), train, val, short))
+        for part in ("encoder.stages.0.0.weight", "decoder.head.weight"):
+            step = (after[part] - before[part]).abs().max()
+            moved[part.split(".")[0], rate] = float(step)
+    # Adam's first step is as long as the learning rate.
+    assert moved["encoder", 0.25] == pytest.approx(
+        0.25 * moved["encoder", 1.0], rel=0.01
+    )
+    assert moved["decoder", 0.25] == moved["decoder", 1.0]

@@ -106,8 +106,6 @@ def train_classifier(
             ),
             device=on,
         )
-    if chosen.thaw:
-        classifier.thaw()
     run = fit_classifier(
         classifier,
         train,
