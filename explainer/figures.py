@@ -9,7 +9,7 @@ readers tell apart, and letters that stay legible on a phone.
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import torch
@@ -65,8 +65,12 @@ class Picture(Figure):
         return content.getvalue()
 
 
-def _picture(height: float) -> Picture:
-    return Picture(figsize=(WIDTH, height), layout="constrained")
+def _picture(
+    height: float,
+    layout: Literal["constrained", "compressed"] = "constrained",
+) -> Picture:
+    """Start a figure; "compressed" suits rows and columns of pictures."""
+    return Picture(figsize=(WIDTH, height), layout=layout)
 
 
 def _show(ax: Axes, panel: Tensor) -> AxesImage:
@@ -229,7 +233,7 @@ def grid(
     picture_shape = _shape(next(iter(columns.values())))
     side = (WIDTH - 0.3) / len(columns) * picture_shape
     masks = any(_is_mask(panels[0]) for panels in columns.values())
-    picture = _picture(n_rows * side + 0.4 + 0.5 * masks)
+    picture = _picture(n_rows * side + 0.4 + 0.5 * masks, "compressed")
     axes = picture.subplots(n_rows, len(columns), squeeze=False)
     mask = None
     for j, (title, panels) in enumerate(columns.items()):

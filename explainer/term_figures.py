@@ -65,7 +65,8 @@ def pulls(
     first = next(iter({**columns, **pulls}.values()))
     side = (WIDTH - 0.3) / n_columns * _shape(first)
     masks = any(_is_mask(panels[0]) for panels in columns.values())
-    picture = _picture(n_rows * (side + 0.1) + 0.5 + 0.5 * masks)
+    height = n_rows * (side + 0.1) + 0.5 + 0.5 * masks
+    picture = _picture(height, "compressed")
     axes = picture.subplots(n_rows, n_columns, squeeze=False)
     mask = None
     small = 11 if n_columns < 5 else 9

@@ -164,6 +164,17 @@ def test_grid_has_a_row_an_image_and_a_column_a_title():
     assert picture.axes[1].get_images()[0].get_clim() == (0, 1)
 
 
+@pytest.mark.parametrize("n_columns", [2, 4, 5])
+def test_the_titles_of_a_grid_are_not_cut_off(n_columns):
+    masks = torch.rand(3, 1, 8, 8)
+
+    picture = grid({f"mask {j}": masks for j in range(n_columns)})
+
+    picture.draw_without_rendering()
+    tops = [ax.title.get_window_extent().y1 for ax in picture.axes]
+    assert max(tops) <= picture.bbox.y1
+
+
 def test_curves_have_a_panel_a_term_with_both_parts():
     rows = history(3, ("total", "target_area", "smoothness"))
 
