@@ -2,17 +2,21 @@
 
 Each step leaves a file. A step whose file is there is not run again, and one
 that was interrupted goes on where it was: the same call, repeated, ends with
-everything in place.
+everything in place. What is said beforehand of times is an estimate, from a
+few passes of the networks on random images.
 """
 
+import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from explainer.attribution.extremal_perturbation import AREAS
 from explainer.classifiers import build_classifier, frozen
 from explainer.data.coco import ANNOTATIONS, COCO_PAPER_CLASSES, IMAGES
 from explainer.data.download import Archive
@@ -20,23 +24,29 @@ from explainer.data.scenes import CLASSES as SCENE_CLASSES
 from explainer.data.voc import ARCHIVES as VOC_ARCHIVES
 from explainer.data.voc import VOC_CLASSES
 from explainer.errors import UserError
+from explainer.files import write_json
 from explainer.losses import classification_loss, explainer_loss
+from explainer.metrics import THRESHOLDS
 from explainer.model import build_explainer
 from explainer.presets import PRESETS, Preset
+
+PAPER_TABLE = ("bottle", "car", "cat", "dog", "person")
+"""The classes of the paper's class-score table, which COCO has, too."""
 
 
 @dataclass(frozen=True)
 class Step:
     """One step: what it does, the file it leaves, and how to run it.
 
-    ``seconds`` is what it may take, None where nobody knows beforehand.
+    ``takes`` says how long it may take, as an estimate; empty where nobody
+    knows beforehand.
     """
 
     name: str
     does: str
     leaves: Path
     run: Callable[[], object]
-    seconds: float | None = None
+    takes: str = ""
 
     @property
     def done(self) -> bool:
@@ -92,25 +102,67 @@ def _classes(preset: Preset) -> tuple[str, ...]:
     return SCENE_CLASSES
 
 
-def _seconds_of(step: Callable[[], None], device: str) -> float:
+def remember(path: Path, asked: Mapping[str, object]) -> None:
+    """Write down what a folder's experiment is, or compare it.
+
+    Raises :class:`UserError` where the folder holds another one: a step
+    that is done would not be done again, and its result would be taken for
+    what is asked now.
+    """
+    wanted = json.loads(json.dumps(asked))
+    theirs = json.loads(path.read_text()) if path.exists() else wanted
+    differing = [k for k in wanted if theirs.get(k) != wanted[k]]
+    if differing:
+        raise UserError(
+            f"{path.parent} holds an experiment with other settings "
+            f"({', '.join(differing)}); choose another folder with --out, or "
+            "delete it"
+        )
+    if not path.exists():
+        write_json(path, wanted)
+
+
+def table_classes(preset: Preset) -> tuple[str, ...]:
+    """Return the classes of the class-score table.
+
+    Those of the paper's table where the data has them, else all.
+    """
+    classes = _classes(preset)
+    return PAPER_TABLE if set(PAPER_TABLE) <= set(classes) else classes
+
+
+def _seconds_of(call: Callable[[], object], device: str) -> float:
     """Time one call, after another one that pays for the start."""
     for _ in range(2):
         if device == "cuda":
             torch.cuda.synchronize()
         start = time.perf_counter()
-        step()
+        call()
         if device == "cuda":
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start
     return seconds
 
 
-def seconds_per_step(preset: Preset, device: str) -> tuple[float, float]:
-    """Time a step of the classifier's and of the Explainer's training.
+@dataclass(frozen=True)
+class Pace:
+    """What one image costs on this machine, in seconds.
 
-    On random images of the preset's size, with random weights, on this
-    machine: what an estimate can know before there is any data. Reading
-    the images from disk is not in it.
+    A step of the classifier's and of the Explainer's training, and a
+    forward pass of the classifier.
+    """
+
+    classifier: float
+    explainer: float
+    forward: float
+
+
+def measure_pace(preset: Preset, device: str) -> Pace:
+    """Time the preset's networks on random images, with random weights.
+
+    What an estimate can know before there is any data; reading images from
+    disk is not in it. A CPU works through a batch image by image, so two
+    are enough there.
     """
     classes = _classes(preset)
     torch.manual_seed(0)
@@ -120,46 +172,102 @@ def seconds_per_step(preset: Preset, device: str) -> tuple[float, float]:
         options["pretrained_backbone"] = False
     network = build_explainer(preset.explainer, len(classes), **options)
     for module in (classifier, network):
-        module.to(device).train()
-
-    def batch(n: int) -> tuple[torch.Tensor, torch.Tensor]:
-        images = torch.rand(n, 3, preset.size, preset.size, device=device)
-        return images, (
-            torch.rand(n, len(classes), device=device) < 0.2
-        ) * 1.0
+        module.to(device).to(memory_format=torch.channels_last).train()
+    n = preset.explainer_training.batch_size if device == "cuda" else 2
+    images = torch.rand(n, 3, preset.size, preset.size, device=device)
+    images = images.to(memory_format=torch.channels_last)
+    labels = (torch.rand(n, len(classes), device=device) < 0.2) * 1.0
 
     def learn(loss: torch.Tensor, module: nn.Module) -> None:
         module.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
 
     def classify() -> None:
-        images, labels = batch(preset.classifier_training.batch_size)
-        if preset.thaw:
-            classifier.thaw()
         learn(classification_loss(classifier(images), labels), classifier)
 
     def explain() -> None:
-        images, labels = batch(preset.explainer_training.batch_size)
+        class_masks = network(images).sigmoid()
         loss = explainer_loss(
-            explanandum,
-            images,
-            labels,
-            network(images).sigmoid(),
-            preset.weights,
+            explanandum, images, labels, class_masks, preset.weights
         )
         learn(loss.total, network)
 
     first = _seconds_of(classify, device)
     explanandum = frozen(classifier)
-    return first, _seconds_of(explain, device)
+    second = _seconds_of(explain, device)
+    with torch.no_grad():
+        third = _seconds_of(lambda: explanandum(images), device)
+    return Pace(first / n, second / n, third / n)
 
 
-def training_seconds(preset: Preset, device: str) -> tuple[float, float]:
+def training_seconds(preset: Preset, pace: Pace) -> tuple[float, float]:
     """Return the most that both trainings take, in seconds.
 
     With early stopping they may end long before.
     """
-    classify, explain = seconds_per_step(preset, device)
     phases = (preset.plain_training, preset.classifier_training)
-    steps = sum(phase.steps for phase in phases if phase is not None)
-    return classify * steps, explain * preset.explainer_training.steps
+    images = sum(p.steps * p.batch_size for p in phases if p is not None)
+    last = preset.explainer_training
+    return (
+        pace.classifier * images,
+        pace.explainer * last.steps * last.batch_size,
+    )
+
+
+def passes_per_image(
+    method: str, options: Mapping[str, Any], classes: float
+) -> float:
+    """Return what a method costs, in forward passes of the classifier.
+
+    For an image with so many classes to explain. A pass with a gradient
+    counts as three; the networks and controls, which ask the classifier
+    nothing, as one.
+    """
+    if method == "rise":
+        return float(options["n_masks"])
+    if method == "grad_cam":
+        return 3 * classes
+    if method == "extremal_perturbation":
+        return 3 * classes * len(AREAS) * float(options["iterations"])
+    if method == "igos":  # four scores, and a line search of 24 passes
+        each = 3 * 4 * options["steps"] + 24
+        return float(classes * options["iterations"] * each)
+    return 1
+
+
+def table_seconds(
+    methods: Mapping[str, Mapping[str, Any]], pace: Pace, classes: int
+) -> tuple[float, float]:
+    """Return what an image of the scoreboard and of the class scores takes.
+
+    In seconds, for methods with their options; ``classes`` are those of the
+    class-score table. An image of the scoreboard shows 1.5 classes (those
+    of VOC do) and is seen 14 more times for its metrics.
+    """
+    board = sum(
+        14 + passes_per_image(name, options, 1.5)
+        for name, options in methods.items()
+    )
+    views = 1 + classes * len(THRESHOLDS)
+    scores = sum(
+        views + passes_per_image(name, options, classes)
+        for name, options in methods.items()
+    )
+    return pace.forward * board, pace.forward * scores
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them: 40 s, 12 min, 5.2 h, 3.1 days."""
+    for unit, length, least in (
+        ("days", 86400, 2),
+        ("h", 3600, 1.5),
+        ("min", 60, 1.5),
+    ):
+        value = seconds / length
+        if value >= least:
+            return (
+                f"{value:.0f} {unit}"
+                if value > 9.5
+                else f"{value:.1f} {unit}"
+            )
+    return f"{seconds:.0f} s"
