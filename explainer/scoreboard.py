@@ -44,7 +44,16 @@ BUDGETS = {
 """By the name that the command line knows them by."""
 
 CHOSEN: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-    "scenes": {},
+    "scenes": {
+        "grad_cam": {"layer": "encoder.stages.0", "power": 0.3},
+        "rise": {"cells": 5, "p": 0.3, "score": "logit"},
+        "extremal_perturbation": {
+            "areas": (0.02, 0.05, 0.1, 0.2),
+            "reward": "plain",
+            "smoothing": 0.0,
+            "power": 0.3,
+        },
+    },
     "animals": {},
 }
 """By preset and method: the settings that a search on 30 validation images

@@ -94,11 +94,11 @@ GRIDS: Mapping[str, Grid] = {
 the default to try for each."""
 
 BUDGETS: Mapping[str, Sequence[Options]] = {
-    "rise": [{"n_masks": n} for n in (100, 200, 300, 500, 1000, 2000)],
+    "rise": [{"n_masks": n} for n in (100, 300, 1000, 2000)],
     "extremal_perturbation": [{"iterations": n} for n in (25, 50, 100, 200)],
     "igos": [
         {"iterations": i, "steps": s}
-        for i, s in ((5, 5), (10, 5), (15, 5), (10, 10), (15, 20))
+        for i, s in ((5, 5), (10, 5), (20, 5), (15, 20))
     ],
 }
 
