@@ -1,0 +1,129 @@
+"""The reproduction, cell by cell: paper, authors' notebook, ours.
+
+A cell without a value says why: what nobody here knows is "not available",
+what a command of the package would measure is "not run".
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from explainer.attribution import PAPER_METHODS
+from explainer.class_scores import diagonal_and_rest
+from explainer.display import METHOD_TITLES, Table, table
+from explainer.tables import HEADINGS, rank
+
+NOT_RUN, NOT_AVAILABLE = "not run", "not available"
+SOURCES = ("paper", "authors' notebook", "ours")
+METRICS = ("accuracy", "iou", "saliency", "mae")
+"""The four metrics of the paper's second table."""
+
+Content = Mapping[str, Any] | None
+"""What a results file holds; None where it has not been made."""
+
+
+def find(content: Content, *keys: str) -> Any:
+    """Follow keys into nested content; None where one is missing."""
+    here: Any = content
+    for key in keys:
+        here = here.get(key) if isinstance(here, Mapping) else None
+    return here
+
+
+def _percent(value: float | None, missing: str) -> str:
+    return missing if value is None else f"{100 * value:.1f}"
+
+
+def _scores(
+    content: Content, method: str
+) -> Sequence[Sequence[float | None]] | None:
+    """Return a method's class scores, of a file of theirs or of ours."""
+    theirs: Sequence[Sequence[float | None]] | None
+    theirs = find(content, "methods", method)
+    return find(content, method, "scores") if theirs is None else theirs
+
+
+def class_score_cells(
+    method: str,
+    classes: Sequence[str],
+    paper: Content,
+    notebook: Content,
+    ours: Content,
+) -> Table:
+    """Return one method's class scores in percent, a row a cell.
+
+    The rows go through the K classes in the image and, for each, "none" and
+    the K classes of the mask.
+    """
+    found = [_scores(content, method) for content in (paper, notebook, ours)]
+    missing = (NOT_AVAILABLE, NOT_AVAILABLE, NOT_RUN)
+    rows = {}
+    for r, row in enumerate(classes):
+        for k, column in enumerate(("none", *classes)):
+            rows[f"{row}, mask: {column}"] = [
+                why if scores is None else _percent(scores[r][k], "no image")
+                for scores, why in zip(found, missing, strict=True)
+            ]
+    return table(SOURCES, rows)
+
+
+def diagonals(paper: Content, notebook: Content, ours: Content) -> Table:
+    """Return each method's mean diagonal and rest of the class scores."""
+    rows = {}
+    for method in PAPER_METHODS:
+        cells = []
+        for content, why in (
+            (paper, NOT_AVAILABLE),
+            (notebook, NOT_AVAILABLE),
+            (ours, NOT_RUN),
+        ):
+            scores = _scores(content, method)
+            if scores is None:
+                cells.append(why)
+            else:
+                own, other = diagonal_and_rest(scores)
+                cells.append(f"{100 * own:.1f} and {100 * other:.1f}")
+        rows[METHOD_TITLES[method]] = cells
+    return table(SOURCES, rows)
+
+
+def score_cells(experiment: str, known: Content, ours: Content) -> Table:
+    """Return one experiment's segmentation metrics, a row a cell.
+
+    ``known`` has under "values" by experiment, method and metric what the
+    "paper" and the "notebook" say; ``ours`` is a scoreboard.
+    """
+    rows = {}
+    for method in PAPER_METHODS:
+        for metric in METRICS:
+            theirs = find(known, "values", experiment, method, metric)
+            cells = (
+                (find(theirs, "paper"), NOT_AVAILABLE),
+                (find(theirs, "notebook"), NOT_AVAILABLE),
+                (find(ours, method, metric), NOT_RUN),
+            )
+            rows[f"{METHOD_TITLES[method]}, {HEADINGS[metric]}"] = [
+                why if value is None else f"{value:.3f}"
+                for value, why in cells
+            ]
+    return table(SOURCES, rows)
+
+
+def places(
+    claimed: Mapping[str, int], boards: Mapping[str, Content]
+) -> Table:
+    """Return the Explainer's place among the methods, metric by metric.
+
+    ``claimed`` is the paper's place by metric, ``boards`` scoreboards by
+    name.
+    """
+    rows = {}
+    for metric in METRICS:
+        cells = [str(claimed.get(metric, NOT_AVAILABLE))]
+        for board in boards.values():
+            if board is None or "explainer" not in board:
+                cells.append(NOT_RUN)
+            else:
+                place, among = rank(board, metric)
+                cells.append(f"{place} of {among}")
+        rows[HEADINGS[metric]] = cells
+    return table(["paper", *boards], rows)
