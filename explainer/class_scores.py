@@ -117,7 +117,7 @@ def masked_scores(
     images: Tensor,
     class_masks: Tensor,
     fill: Tensor,
-    batch_size: int = 32,
+    batch_size: int = 16,
 ) -> Tensor:
     """Return the softmax of images under each class's binarised mask.
 
@@ -135,6 +135,8 @@ def masked_scores(
     for image, k, t in (part.T for part in torch.split(views, batch_size)):
         binary = shown[image, k, t][:, None].to(images.dtype)
         masked = composite(images[image], binary, background[image])
+        # The faster layout for convolutions.
+        masked = masked.contiguous(memory_format=torch.channels_last)
         scores.append(classifier(masked).softmax(1))
     p = torch.cat(scores)[kind].reshape(*shown.shape[:3], -1).mean(2)
     whole = classifier(images).softmax(1)
