@@ -53,6 +53,8 @@ CHOSEN: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "smoothing": 0.0,
             "power": 0.3,
         },
+        "igos": {"l1": 0.3, "tv": 2.0, "power": 0.5},
+        "rtis": {"sharpen": 2},
     },
     "animals": {},
 }
