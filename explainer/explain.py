@@ -51,20 +51,24 @@ def explain_photo(pair: Pair, path: Path, folder: Path) -> dict[str, Any]:
         "found": [pair.classes[c] for c in found],
         "classes": {},
     }
-    large = F.interpolate(
-        masks, picture.shape[-2:], mode="bilinear", align_corners=False
-    )[0].cpu()
-    for c in found:
+    large = torch.zeros(len(found), *picture.shape[-2:])
+    for i, c in enumerate(found):
+        large[i] = F.interpolate(
+            masks[:, c : c + 1],
+            picture.shape[-2:],
+            mode="bilinear",
+            align_corners=False,
+        )[0, 0]
         fill = make_fill("mean", images, pair.classifier)
         after = pair.predict(composite(images, masks[:, c : c + 1], fill))
         file = folder / f"{path.stem}_{pair.classes[c]}.png"
-        _save(large[c], file)
+        _save(large[i], file)
         record["classes"][pair.classes[c]] = {
             "before": float(before[0, c]),
             "after": float(after[0, c]),
             "mask": str(file),
         }
-    drawn = overlay(picture, large[found])
+    drawn = overlay(picture, large)
     _save(drawn, folder / f"{path.stem}_overlay.png")
     return record
 
