@@ -56,10 +56,10 @@ CHOSEN: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "igos": {"l1": 0.3, "tv": 2.0, "power": 0.5},
         "rtis": {"sharpen": 2},
     },
-    "animals": {},
 }
 """By preset and method: the settings that a search on 30 validation images
-found (``tools/search_rivals.py``; ``book/results/rivals_search_*.json``)."""
+found (``tools/search_rivals.py``; ``book/results/rivals_search_*.json``). A
+preset that is not here has not been searched: defaults run."""
 
 LIMIT: Mapping[str, Mapping[str, int]] = {
     "scenes": {"extremal_perturbation": 100, "igos": 100},
