@@ -169,10 +169,13 @@ class _Average:
             self.sums[name] = self.sums.get(name, 0) + term
         self.weight += weight
 
-    def read(self) -> dict[str, float]:
+    def read(self, over: Accelerator | None = None) -> dict[str, float]:
+        """Return the means; with ``over`` those of all its processes."""
         if not self.sums:
             return {}
         values = torch.stack(list(self.sums.values())) / self.weight
+        if over is not None:
+            values = over.reduce(values, "mean")
         return dict(zip(self.sums, values.tolist(), strict=True))
 
 
@@ -314,7 +317,10 @@ class Loop:
     @property
     def model(self) -> nn.Module:
         """The model without what Accelerate wrapped around it."""
-        model: nn.Module = self.accelerator.unwrap_model(self.net)
+        # Compiled or not, the weights keep their names.
+        model: nn.Module = self.accelerator.unwrap_model(
+            self.net, keep_torch_compile=False
+        )
         return model
 
     @property
@@ -334,12 +340,12 @@ class Loop:
             for batch in () if self._patience_is_over else self.loader:
                 average.add(self._take_step(batch))
                 bar.update()
-                if self.step % 20 == 0:
+                if self.step % 20 == 0 and not bar.disable:
                     terms = average.read().items()
                     bar.set_postfix({k: f"{v:.3f}" for k, v in terms})
                 last = self.step == self.training.steps
                 if self.step % self.training.eval_every == 0 or last:
-                    self._record(average.read(), since)
+                    self._record(average.read(self.accelerator), since)
                     average, since = _Average(), time.perf_counter()
                 if self._patience_is_over:
                     break
