@@ -37,7 +37,8 @@ fit_explainer(
     device="cpu",
     progress=False,
 )
-(Path(sys.argv[1]) / "processes").write_text(str(PartialState().num_processes))
+processes = PartialState().num_processes
+(Path(sys.argv[1]) / "processes").write_text(str(processes))
 """
 
 
