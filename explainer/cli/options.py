@@ -14,6 +14,8 @@ from explainer.errors import UnknownNameError, UserError
 from explainer.presets import PRESETS, Preset, get_preset
 from explainer.scoreboard import BUDGETS
 
+PRECISIONS = ("no", "bf16", "fp16")
+
 PresetName = Annotated[
     str,
     typer.Option(
@@ -46,6 +48,20 @@ Limit = Annotated[
 Steps = Annotated[
     int | None,
     typer.Option(help="Another number of steps than the preset's."),
+]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        help="'bf16' or 'fp16' speeds up the training on a GPU; 'no' is not "
+        "mixed."
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        help="Processes that read images for the training; 0 is none.",
+        min=0,
+    ),
 ]
 Out = Annotated[
     Path,
@@ -123,7 +139,12 @@ def check_limit(limit: int | None) -> None:
 
 
 def changed_preset(
-    name: str, data: str | None, steps: int | None, seed: int | None
+    name: str,
+    data: str | None,
+    steps: int | None,
+    seed: int | None,
+    precision: str | None = None,
+    workers: int | None = None,
 ) -> Preset:
     """Return a preset with what the command line changes."""
     preset = get_preset(name)
@@ -134,6 +155,12 @@ def changed_preset(
         changes |= {"steps": steps}
     if seed is not None:
         changes |= {"seed": seed}
+    if precision is not None:
+        if precision not in PRECISIONS:
+            raise UnknownNameError("precision", precision, PRECISIONS)
+        changes |= {"mixed_precision": precision}
+    if workers is not None:
+        changes |= {"workers": workers}
     plain = preset.plain_training
     return replace(
         preset,

@@ -21,9 +21,11 @@ from explainer.cli.options import (
     Device,
     Limit,
     Methods,
+    Precision,
     Root,
     Seed,
     Steps,
+    Workers,
     budget_named,
     changed_preset,
     check_limit,
@@ -79,6 +81,8 @@ class Experiment:
     device: str
     initial_weights: str | None
     budget: str
+    precision: str | None
+    workers: int | None
 
     @property
     def trained(self) -> list[str]:
@@ -110,6 +114,7 @@ class Experiment:
             "seed": self.seed,
             "initial_weights": self.initial_weights,
             "budget": self.budget,
+            "precision": self.precision,
         }
 
 
@@ -224,6 +229,8 @@ def _plan(experiment: Experiment, takes: Mapping[str, str]) -> list[Step]:
         **common,
         "steps": experiment.steps,
         "initial_weights": experiment.initial_weights,
+        "precision": experiment.precision,
+        "workers": experiment.workers,
     }
     classifier = str(folder / "classifier")
     measuring: dict[str, Any] = {
@@ -332,6 +339,8 @@ def reproduce_command(
     ] = None,
     budget: Budget = "reduced",
     steps: Steps = None,
+    precision: Precision = None,
+    workers: Workers = None,
     limit: Limit = None,
     seed: Seed = None,
     device: Device = None,
@@ -353,7 +362,7 @@ def reproduce_command(
         get_method(method)
     this = Experiment(
         name,
-        changed_preset(name, data, steps, seed),
+        changed_preset(name, data, steps, seed, precision, workers),
         out or Path("runs") / f"reproduce-{name}",
         wanted,
         root,
@@ -363,6 +372,8 @@ def reproduce_command(
         device_named(device),
         initial_weights,
         budget,
+        precision,
+        workers,
     )
     plan = _plan(this, _times(this) if dry_run else {})
     if dry_run:

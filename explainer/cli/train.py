@@ -17,10 +17,12 @@ from explainer.cli.options import (
     Download,
     Limit,
     Out,
+    Precision,
     PresetName,
     Root,
     Seed,
     Steps,
+    Workers,
     changed_preset,
     check_classes,
     device_named,
@@ -65,12 +67,14 @@ def train_classifier(
         ),
     ] = None,
     steps: Steps = None,
+    precision: Precision = None,
+    workers: Workers = None,
     seed: Seed = None,
     device: Device = None,
     limit: Limit = None,
 ) -> None:
     """Train the classifier that is to be explained."""
-    chosen = changed_preset(preset, data, steps, seed)
+    chosen = changed_preset(preset, data, steps, seed, precision, workers)
     on = device_named(device)
     train = load_split(chosen, "train", root, limit, download)
     val = load_split(chosen, "val", root, limit, download)
@@ -149,12 +153,14 @@ def train_explainer(
         ),
     ] = None,
     steps: Steps = None,
+    precision: Precision = None,
+    workers: Workers = None,
     seed: Seed = None,
     device: Device = None,
     limit: Limit = None,
 ) -> None:
     """Train the Explainer of a classifier, from image labels alone."""
-    chosen = changed_preset(preset, data, steps, seed)
+    chosen = changed_preset(preset, data, steps, seed, precision, workers)
     on = device_named(device)
     if loss not in ("explainer", "rtis"):
         raise UserError(f"no loss {loss!r}; known: explainer, rtis")
