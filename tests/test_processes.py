@@ -75,8 +75,10 @@ def test_two_processes_are_one_with_the_doubled_batch(
     alone: tuple[list[dict[str, float]], dict[str, torch.Tensor]],
     tmp_path: Path,
 ) -> None:
+    # With --cpu Accelerate starts one process (or mpirun); the launcher for
+    # several GPUs starts two, and device="cpu" has them meet over gloo.
     launcher = (
-        *("-m", "accelerate.commands.launch", "--cpu"),
+        *("-m", "accelerate.commands.launch", "--multi_gpu"),
         *("--num_processes", "2", "--num_machines", "1"),
         *("--mixed_precision", "no", "--dynamo_backend", "no"),
         *("--main_process_port", "0"),
