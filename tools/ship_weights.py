@@ -107,6 +107,15 @@ def _precision(module: torch.nn.Module, data: Any) -> dict[str, Any]:
     }
 
 
+@torch.no_grad()
+def _sharpen(network: Any, by: float) -> None:
+    """Multiply all logits; ``sharpness`` is only the decoder's factor."""
+    network.sharpness *= by
+    if network.class_activation is not None:
+        for parameter in network.class_activation.classifier.parameters():
+            parameter.mul_(by)
+
+
 def ship(
     run: Path,
     name: str,
@@ -142,7 +151,7 @@ def ship(
             soft = _scores(kind, module, explanandum, preset, "val", root)
             trained = config["options"].get("sharpness", 1.0)
             config["options"]["sharpness"] = sharpen * trained
-            module.sharpness = sharpen * trained
+            _sharpen(module, sharpen)
             if half:
                 module.half().float()  # score what is shipped
             sharp = _scores(kind, module, explanandum, preset, "val", root)
