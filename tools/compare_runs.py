@@ -26,7 +26,7 @@ from explainer.files import write_json
 from explainer.presets import get_preset
 from explainer.selection import Settings
 
-KEPT = ("iou_50", "iou", "mae", "accuracy", "saliency", "class_iou_50")
+KEPT = ("iou_50", "iou", "mae", "accuracy", "saliency")
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -98,7 +98,7 @@ def compare(
         )
     table: dict[str, Any] = {
         name: {
-            **{key: scores[name][key] for key in KEPT if key in scores[name]},
+            **{key: scores[name][key] for key in KEPT},
             "ci": {key: scores[name]["ci"][key] for key in KEPT[:4]},
             "n": scores[name]["n"],
         }
