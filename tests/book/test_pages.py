@@ -148,8 +148,9 @@ def test_theme_changes_to_dark_and_back(visit: Visit) -> None:
     assert set(contrast) == {"light", "dark"}
     assert max(contrast["light"]) < -0.6
     assert min(contrast["dark"]) > 0.6
-    if picture:  # by night what it is by day
-        assert abs(picture["light"] - picture["dark"]).mean() < 3
+    if picture:  # by night what it is by day, but for a shift by less than
+        # a pixel, which a picture of noise shows
+        assert abs(picture["light"] - picture["dark"]).mean() < 10
 
 
 def seen(picture: Locator) -> np.ndarray:
