@@ -4,13 +4,13 @@ A cell without a value says why: what nobody here knows is "not available",
 what a command of the package would measure is "not run".
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from explainer.attribution import PAPER_METHODS
 from explainer.class_scores import diagonal_and_rest
 from explainer.display import METHOD_TITLES, Table, table
-from explainer.tables import HEADINGS, rank
+from explainer.tables import HEADINGS, percent, rank
 
 NOT_RUN, NOT_AVAILABLE = "not run", "not available"
 SOURCES = ("paper", "authors' notebook", "ours")
@@ -29,8 +29,13 @@ def find(content: Content, *keys: str) -> Any:
     return here
 
 
-def _percent(value: float | None, missing: str) -> str:
-    return missing if value is None else f"{100 * value:.1f}"
+def _cells(values: Iterable[str | None]) -> list[str]:
+    """Return a row: what the sources say, or why one says nothing."""
+    missing = (NOT_AVAILABLE, NOT_AVAILABLE, NOT_RUN)
+    return [
+        why if value is None else value
+        for value, why in zip(values, missing, strict=True)
+    ]
 
 
 def _scores(
@@ -55,34 +60,31 @@ def class_score_cells(
     the K classes of the mask.
     """
     found = [_scores(content, method) for content in (paper, notebook, ours)]
-    missing = (NOT_AVAILABLE, NOT_AVAILABLE, NOT_RUN)
-    rows = {}
-    for r, row in enumerate(classes):
-        for k, column in enumerate(("none", *classes)):
-            rows[f"{row}, mask: {column}"] = [
-                why if scores is None else _percent(scores[r][k], "no image")
-                for scores, why in zip(found, missing, strict=True)
-            ]
+    rows = {
+        f"{row}, mask: {column}": _cells(
+            None if scores is None else percent(scores[r][k])
+            for scores in found
+        )
+        for r, row in enumerate(classes)
+        for k, column in enumerate(("none", *classes))
+    }
     return table(SOURCES, rows)
 
 
 def diagonals(paper: Content, notebook: Content, ours: Content) -> Table:
     """Return each method's mean diagonal and rest of the class scores."""
+
     rows = {}
     for method in PAPER_METHODS:
-        cells = []
-        for content, why in (
-            (paper, NOT_AVAILABLE),
-            (notebook, NOT_AVAILABLE),
-            (ours, NOT_RUN),
-        ):
-            scores = _scores(content, method)
-            if scores is None:
-                cells.append(why)
-            else:
-                own, other = diagonal_and_rest(scores)
-                cells.append(f"{100 * own:.1f} and {100 * other:.1f}")
-        rows[METHOD_TITLES[method]] = cells
+        found = [
+            _scores(content, method) for content in (paper, notebook, ours)
+        ]
+        rows[METHOD_TITLES[method]] = _cells(
+            None
+            if scores is None
+            else " and ".join(map(percent, diagonal_and_rest(scores)))
+            for scores in found
+        )
     return table(SOURCES, rows)
 
 
@@ -96,15 +98,14 @@ def score_cells(experiment: str, known: Content, ours: Content) -> Table:
     for method in PAPER_METHODS:
         for metric in METRICS:
             theirs = find(known, "values", experiment, method, metric)
-            cells = (
-                (find(theirs, "paper"), NOT_AVAILABLE),
-                (find(theirs, "notebook"), NOT_AVAILABLE),
-                (find(ours, method, metric), NOT_RUN),
+            values = (
+                find(theirs, "paper"),
+                find(theirs, "notebook"),
+                find(ours, method, metric),
             )
-            rows[f"{METHOD_TITLES[method]}, {HEADINGS[metric]}"] = [
-                why if value is None else f"{value:.3f}"
-                for value, why in cells
-            ]
+            rows[f"{METHOD_TITLES[method]}, {HEADINGS[metric]}"] = _cells(
+                None if value is None else f"{value:.3f}" for value in values
+            )
     return table(SOURCES, rows)
 
 

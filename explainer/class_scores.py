@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from explainer.attribution._common import evaluating
+from explainer.attribution._common import channels_last, evaluating
 from explainer.bootstrap import mean_interval
 from explainer.card import command_line, describe, environment
 from explainer.classifiers import Frozen
@@ -135,9 +135,7 @@ def masked_scores(
     for image, k, t in (part.T for part in torch.split(views, batch_size)):
         binary = shown[image, k, t][:, None].to(images.dtype)
         masked = composite(images[image], binary, background[image])
-        # The faster layout for convolutions.
-        masked = masked.contiguous(memory_format=torch.channels_last)
-        scores.append(classifier(masked).softmax(1))
+        scores.append(classifier(channels_last(masked)).softmax(1))
     p = torch.cat(scores)[kind].reshape(*shown.shape[:3], -1).mean(2)
     whole = classifier(images).softmax(1)
     return torch.cat([whole[:, None], p], 1)
@@ -226,9 +224,7 @@ def _showing(
 ) -> list[int]:
     """Return the first images with a class of the table, by their labels."""
     found = (all_labels(data)[:, table] > 0).any(1).nonzero()[:, 0].tolist()
-    return list(
-        found[: min((n for n in limits if n is not None), default=None)]
-    )
+    return found[: min((n for n in limits if n is not None), default=None)]
 
 
 def _scores_of(

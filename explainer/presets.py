@@ -7,8 +7,9 @@ led astray by a marker.
 """
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from explainer.attribution.rtis import RTISWeights
+from explainer.attribution.rtis import RTISWeights, rtis_loss
 from explainer.data import ANIMALS
 from explainer.errors import UnknownNameError
 from explainer.losses import LossWeights
@@ -45,6 +46,12 @@ class Preset:
     explainer_options: dict[str, object] = field(default_factory=dict)
     encoder_from_classifier: bool = False
     fine_tuned_from: str | None = None
+
+    def objective(self, loss: str) -> dict[str, Any]:
+        """Return what ``fit_explainer`` needs for "explainer" or "rtis"."""
+        if loss == "rtis":
+            return {"weights": self.rtis, "loss": rtis_loss}
+        return {"weights": self.weights, "fill": self.fill}
 
 
 def _paper(

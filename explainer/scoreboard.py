@@ -61,14 +61,17 @@ CHOSEN: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 found (``tools/search_rivals.py``; ``book/results/rivals_search_*.json``). A
 preset that is not here has not been searched: defaults run."""
 
+DEAR = ("extremal_perturbation", "igos")
+"""The two dearest methods: they optimise masks for every image and class."""
+
 LIMIT: Mapping[str, Mapping[str, int]] = {
-    "scenes": {"extremal_perturbation": 100, "igos": 100},
-    "animals": {"extremal_perturbation": 40, "igos": 40},
+    "scenes": dict.fromkeys(DEAR, 100),
+    "animals": dict.fromkeys(DEAR, 40),
     # As many as are segmented, for the class scores too.
-    "voc2007-vgg16": {"extremal_perturbation": 210, "igos": 210},
-    "voc2007-resnet50": {"extremal_perturbation": 210, "igos": 210},
-    "coco2014-vgg16": {"extremal_perturbation": 200, "igos": 200},
-    "coco2014-resnet50": {"extremal_perturbation": 200, "igos": 200},
+    "voc2007-vgg16": dict.fromkeys(DEAR, 210),
+    "voc2007-resnet50": dict.fromkeys(DEAR, 210),
+    "coco2014-vgg16": dict.fromkeys(DEAR, 200),
+    "coco2014-resnet50": dict.fromkeys(DEAR, 200),
 }
 """By preset: how many images the two dearest methods are measured on."""
 
@@ -81,7 +84,7 @@ def options_of(
     return {**chosen, **budget.get(name, {})}
 
 
-def _names(asked: Sequence[str]) -> list[str]:
+def methods_named(asked: Sequence[str]) -> list[str]:
     """Return the methods asked for; "all" are the paper's and controls."""
     names = [n.strip() for n in asked if n.strip()]
     if "all" in names:
@@ -108,7 +111,7 @@ def contenders(
     """
     rows = {}
     where = {"explainer": explainer, "rtis": rtis}
-    for name in _names(asked):
+    for name in methods_named(asked):
         options = options_of(name, preset, budget)
         if name in where:
             try:

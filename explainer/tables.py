@@ -37,8 +37,14 @@ def methods_of(results: Results) -> list[str]:
     return [name for name in results if name != "card"]
 
 
-def _title(method: str) -> str:
+def title(method: str) -> str:
+    """Return a method's name for readers; its own name if it has none."""
     return METHOD_TITLES.get(method, method)
+
+
+def percent(value: float | None, missing: str = "no image") -> str:
+    """Return a class score in percent, or what stands for a missing one."""
+    return missing if value is None else f"{100 * value:.1f}"
 
 
 def _number(value: float | None, sign: str = "") -> str:
@@ -61,7 +67,7 @@ def score_table(results: Results) -> Table:
     rows = {}
     for name in methods_of(results):
         row = results[name]
-        rows[_title(name)] = [
+        rows[title(name)] = [
             *(_with_interval(row[k], row["ci"][k]) for k in MAIN),
             f"{row['seconds']:.3g}",
             row["n"],
@@ -90,7 +96,7 @@ def difference_table(results: Results) -> Table:
             d = results[name]["difference"][key]
             star = " *" if excludes_zero(d) else ""
             cells.append(_with_interval(d["mean"], d["ci"], "+") + star)
-        rows[_title(name)] = cells
+        rows[title(name)] = cells
     return table([HEADINGS[k] for k in MAIN], rows)
 
 
@@ -120,7 +126,7 @@ def class_score_table(
     """
     rows = {}
     for r, row in enumerate(scores):
-        cells = ["no image" if v is None else f"{100 * v:.1f}" for v in row]
+        cells = [percent(v) for v in row]
         cells[1 + r] = f"[{cells[1 + r]}]"
         rows[columns[1 + r]] = cells
     return table(columns, rows)

@@ -19,8 +19,8 @@ from typing import Any
 from explainer.attribution import METHODS
 from explainer.card import command_line, environment
 from explainer.checkpoints import load_classifier, load_explainer
+from explainer.cli.options import load_split
 from explainer.contenders import Contender
-from explainer.data import load_data
 from explainer.evaluation import evaluate
 from explainer.files import write_json
 from explainer.presets import get_preset
@@ -84,13 +84,7 @@ def compare(
         scores = evaluate(
             {**rows, "ellipse": Contender(METHODS["ellipse"])},
             load_classifier(classifier),
-            load_data(
-                preset.data,
-                "val",
-                root=root,
-                size=preset.size,
-                classes=preset.classes,
-            ),
+            load_split(preset, "val", root, None),
             out=Path(folder) / "rows.json",
             settings=Settings(fill=preset.fill, steps=0),
             limit=limit,

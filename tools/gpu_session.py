@@ -31,7 +31,6 @@ from typing import Any
 import torch
 
 from explainer.attribution import PAPER_METHODS
-from explainer.attribution.rtis import rtis_loss
 from explainer.card import environment
 from explainer.checkpoints import load_classifier
 from explainer.class_scores import class_score_tables
@@ -39,15 +38,13 @@ from explainer.classifiers import Frozen
 from explainer.data import VOC, First, LabelledImages
 from explainer.evaluation import evaluate
 from explainer.files import write_json
-from explainer.losses import explainer_loss
 from explainer.model import build_explainer
 from explainer.presets import Preset, get_preset
-from explainer.scoreboard import BUDGETS, CONTROLS, contenders
+from explainer.scoreboard import BUDGETS, CONTROLS, DEAR, contenders
 from explainer.selection import Settings
 from explainer.tables import read_results
 from explainer.training import TrainingConfig, fit_explainer
 
-DEAR = ("extremal_perturbation", "igos")
 SHARE = {"explainer": 0.7, "rtis": 0.3}
 """Of the training's time."""
 
@@ -132,14 +129,6 @@ def train(
     **changes: Any,
 ) -> None:
     """Train a network with the loss ``kind``, or go on with it."""
-    losses: dict[str, dict[str, Any]] = {
-        "explainer": {
-            "loss": explainer_loss,
-            "weights": preset.weights,
-            "fill": preset.fill,
-        },
-        "rtis": {"loss": rtis_loss, "weights": preset.rtis},
-    }
     fit_explainer(
         network_of(preset, imagenet),
         classifier,
@@ -157,7 +146,7 @@ def train(
             "size": preset.size,
         },
         device=device,
-        **losses[kind],
+        **preset.objective(kind),
     )
 
 

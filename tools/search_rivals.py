@@ -37,14 +37,15 @@ from explainer.checkpoints import (
     load_classifier,
     load_explainer,
 )
+from explainer.cli.options import load_split
 from explainer.cli.train import train_explainer
 from explainer.contenders import Contender
 from explainer.cost import counted_passes
-from explainer.data import LabelledImages, collate, load_data
+from explainer.data import LabelledImages, collate
 from explainer.evaluation import evaluate
 from explainer.files import write_json
 from explainer.presets import Preset, get_preset
-from explainer.scoreboard import BUDGET, FULL_BUDGET, options_of
+from explainer.scoreboard import BUDGET, DEAR, FULL_BUDGET, options_of
 from explainer.selection import Settings
 
 RESULTS = Path(__file__).parents[1] / "book" / "results"
@@ -209,13 +210,7 @@ def bench(asked: argparse.Namespace) -> Bench:
         asked.preset,
         preset,
         load_classifier(asked.classifier or asked.preset).to(device),
-        load_data(
-            preset.data,
-            "val",
-            root=asked.root,
-            size=preset.size,
-            classes=preset.classes,
-        ),
+        load_split(preset, "val", asked.root, None),
         asked.folder or Path("runs") / f"rivals_{asked.preset}",
         asked.limit,
     )
@@ -239,7 +234,7 @@ def settings(asked: argparse.Namespace) -> Path:
     found = {}
     for name, grid in grids.items():
         method = METHODS[name]
-        if name in ("extremal_perturbation", "igos"):
+        if name in DEAR:
             method = scaled_afterwards(method)
         budget = fixed.get(name, {})
 

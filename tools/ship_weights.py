@@ -29,8 +29,8 @@ from explainer.checkpoints import (
     read_weights,
     save_weights,
 )
+from explainer.cli.options import load_split
 from explainer.contenders import Contender
-from explainer.data import load_data
 from explainer.evaluation import evaluate
 from explainer.files import sha256, write_json
 from explainer.presets import Preset, get_preset
@@ -61,16 +61,6 @@ ABOUT = {
 """What a card says besides numbers, by preset."""
 
 
-def _data(preset: Preset, split: str, root: Path | None) -> Any:
-    return load_data(
-        preset.data,
-        split,
-        root=root,
-        size=preset.size,
-        classes=preset.classes,
-    )
-
-
 def _scores(
     method: str,
     network: torch.nn.Module,
@@ -87,7 +77,7 @@ def _scores(
                 "ellipse": Contender(METHODS["ellipse"]),
             },
             classifier,
-            _data(preset, split, root),
+            load_split(preset, split, root, None),
             out=Path(folder) / "scores.json",
             settings=Settings(fill=preset.fill, steps=0),
             progress=True,
@@ -139,11 +129,13 @@ def ship(
     if config["kind"] == "classifier":
         module: torch.nn.Module = load_classifier(run).classifier
         if half:
-            before = _precision(module, _data(preset, "val", root))
+            before = _precision(module, load_split(preset, "val", root, None))
             module.half().float()  # score what is shipped
-            after = _precision(module, _data(preset, "val", root))
+            after = _precision(module, load_split(preset, "val", root, None))
             card["rounded"] = {"val_before": before, "val_after": after}
-        card["test"] = _precision(module, _data(preset, "test", root))
+        card["test"] = _precision(
+            module, load_split(preset, "test", root, None)
+        )
     else:
         explanandum = load_classifier(classifier or preset_name)
         module = load_explainer(run)

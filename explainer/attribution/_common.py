@@ -50,6 +50,11 @@ def occurring(targets: Tensor) -> Iterator[tuple[int, Tensor]]:
         yield c, targets[:, c].nonzero().flatten()
 
 
+def channels_last(images: Tensor) -> Tensor:
+    """Return images in the memory layout that suits convolutions."""
+    return images.contiguous(memory_format=torch.channels_last)
+
+
 def min_max(maps: Tensor) -> Tensor:
     """Scale every map of ``(..., H, W)`` to [0, 1] by its own range.
 

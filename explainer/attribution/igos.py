@@ -8,7 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from explainer.attribution._common import evaluating, final_scaling, seeded
+from explainer.attribution._common import (
+    channels_last,
+    evaluating,
+    final_scaling,
+    seeded,
+)
 from explainer.classifiers import IMAGENET
 from explainer.masks import make_fill
 
@@ -90,10 +95,7 @@ class _Objective:
         seen = torch.lerp(
             self.baselines[:, None], self.images[:, None], shown
         )
-        seen = (seen + noise).flatten(0, 1)
-        # Channels last is the faster layout for convolutions on a CPU.
-        seen = seen.contiguous(memory_format=torch.channels_last)
-        logits = self.classifier(seen)
+        logits = self.classifier(channels_last((seen + noise).flatten(0, 1)))
         index = self.classes.repeat_interleave(len(SIGNS))[:, None]
         p = logits.softmax(1).gather(1, index).reshape(-1, len(SIGNS))
         signed: Tensor = p @ p.new_tensor(SIGNS)

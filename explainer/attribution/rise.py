@@ -8,7 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from explainer.attribution._common import evaluating, final_scaling, seeded
+from explainer.attribution._common import (
+    channels_last,
+    evaluating,
+    final_scaling,
+    seeded,
+)
 from explainer.classifiers import probabilities
 from explainer.masks import composite, mean_colour
 
@@ -129,11 +134,7 @@ def rise(
             masks = shifted_masks(grids[step], shifts[step], height, width)
             for i, image in enumerate(images):
                 views = image.expand(len(masks), -1, -1, -1)
-                seen = composite(views, masks, fill)
-                # The faster layout for convolutions on a CPU.
-                f = classifier(
-                    seen.contiguous(memory_format=torch.channels_last)
-                )
+                f = classifier(channels_last(composite(views, masks, fill)))
                 if score == "probability":
                     f = probabilities(classifier, f)
                 importance[i] += torch.einsum(

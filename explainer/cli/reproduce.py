@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from explainer.attribution import PAPER_METHODS, get_method
 from explainer.checkpoints import load_classifier, load_explainer
 from explainer.cli.class_scores import class_scores_command
 from explainer.cli.evaluate import evaluate_command
@@ -50,7 +49,7 @@ from explainer.reproduce import (
     table_seconds,
     training_seconds,
 )
-from explainer.scoreboard import CONTROLS, options_of
+from explainer.scoreboard import CONTROLS, DEAR, methods_named, options_of
 from explainer.selection import Settings, select
 from explainer.tables import (
     class_score_table,
@@ -58,12 +57,11 @@ from explainer.tables import (
     methods_of,
     read_results,
     score_table,
+    title,
 )
 
 PICTURED = 6
 """Images of the figure."""
-
-DEAR = ("extremal_perturbation", "igos")
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ def _draw(experiment: Experiment, leaves: Path) -> None:
         columns[METHOD_TITLES[kind]] = masks.amax(1, keepdim=True)
     scores = read_results(folder / "class_scores.json") or {}
     squares = {
-        METHOD_TITLES.get(name, name): torch.tensor(
+        title(name): torch.tensor(
             [[v or 0 for v in row] for row in scores[name]["scores"]]
         )
         for name in methods_of(scores)
@@ -186,8 +184,7 @@ def _tabulate(experiment: Experiment, leaves: Path) -> None:
     for name in methods_of(scores):
         table = scores[name]
         shown = class_score_table(table["scores"], table["columns"])
-        title = METHOD_TITLES.get(name, name)
-        parts += [f"\nClass scores in percent: {title}", str(shown)]
+        parts += [f"\nClass scores in percent: {title(name)}", str(shown)]
     write_atomically(leaves, ("\n".join(parts) + "\n").encode())
 
 
@@ -355,11 +352,7 @@ def reproduce_command(
     name = preset_of(experiment, classifier)
     budget_named(budget)
     check_limit(limit)
-    wanted = [m.strip() for m in ",".join(methods or ["all"]).split(",")]
-    if "all" in wanted:
-        wanted = [*PAPER_METHODS, *CONTROLS]
-    for method in wanted:
-        get_method(method)
+    wanted = methods_named(",".join(methods or ["all"]).split(","))
     this = Experiment(
         name,
         changed_preset(name, data, steps, seed, precision, workers),

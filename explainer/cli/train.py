@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from explainer.attribution.rtis import rtis_loss
 from explainer.checkpoints import load_classifier, load_explainer
 from explainer.classifiers import build_classifier
 from explainer.cli.options import (
@@ -166,11 +165,8 @@ def train_explainer(
         raise UserError(f"no loss {loss!r}; known: explainer, rtis")
     if area_weight is not None and loss != "rtis":
         raise UserError("--area-weight belongs to --loss rtis")
-    rtis = (
-        chosen.rtis
-        if area_weight is None
-        else replace(chosen.rtis, area=area_weight)
-    )
+    if area_weight is not None:
+        chosen = replace(chosen, rtis=replace(chosen.rtis, area=area_weight))
     train = load_split(chosen, "train", root, limit, download)
     val = load_split(chosen, "val", root, limit, download)
     explanandum = load_classifier(classifier or preset)
@@ -185,11 +181,6 @@ def train_explainer(
         network.load_state_dict(source.state_dict())
     elif chosen.encoder_from_classifier:
         start_from(network, explanandum)
-    options: dict[str, Any] = (
-        {"weights": chosen.weights, "fill": chosen.fill}
-        if loss == "explainer"
-        else {"weights": rtis, "loss": rtis_loss}
-    )
     run = fit_explainer(
         network,
         explanandum,
@@ -207,6 +198,6 @@ def train_explainer(
             "size": chosen.size,
         },
         device=on,
-        **options,
+        **chosen.objective(loss),
     )
     _report(run)
