@@ -129,9 +129,10 @@ def ship(
     if config["kind"] == "classifier":
         module: torch.nn.Module = load_classifier(run).classifier
         if half:
-            before = _precision(module, load_split(preset, "val", root, None))
+            val = load_split(preset, "val", root, None)
+            before = _precision(module, val)
             module.half().float()  # score what is shipped
-            after = _precision(module, load_split(preset, "val", root, None))
+            after = _precision(module, val)
             card["rounded"] = {"val_before": before, "val_after": after}
         card["test"] = _precision(
             module, load_split(preset, "test", root, None)
