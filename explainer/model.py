@@ -14,6 +14,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
+from explainer.affinity import affinity, share
 from explainer.classifiers import (
     HALVES,
     IMAGENET,
@@ -90,6 +91,9 @@ class EncoderDecoder(nn.Module):
     class_activation:
         Maps the coarsest features to class logits, which are added to the
         decoder's; None for none.
+    affinity_cells:
+        Logits are averaged over alike cells of a grid of so many rows and
+        columns (:mod:`explainer.affinity`); 0 leaves them as they are.
     """
 
     mean: Tensor
@@ -107,11 +111,13 @@ class EncoderDecoder(nn.Module):
         initial_bias: float = 0.0,
         train_encoder: bool = True,
         class_activation: nn.Module | None = None,
+        affinity_cells: int = 0,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = Decoder(channels, width, n_classes)
         self.class_activation = class_activation
+        self.affinity_cells = affinity_cells
         self.sharpness = sharpness
         self.train_encoder = train_encoder
         bias = self.decoder.head.bias
@@ -139,14 +145,19 @@ class EncoderDecoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return class logits ``(B, C, H, W)``."""
-        size = images.shape[-2:]
-        features = self.encoder((images - self.mean) / self.std)
-        logits = _resize(self.sharpness * self.decoder(features), size)
+        x = (images - self.mean) / self.std
+        features = self.encoder(x)
+        logits: Tensor = self.sharpness * self.decoder(features)
         if self.class_activation is not None:
-            logits = logits + _resize(
-                self.class_activation(features[-1]), size
-            )
-        return logits
+            coarse = self.class_activation(features[-1])
+            logits = logits + _resize(coarse, logits.shape[-2:])
+        if self.affinity_cells:
+            cells = (self.affinity_cells, self.affinity_cells)
+            # The colours and the finest features: coarser ones are alike
+            # wherever something of the object is in sight.
+            weights = affinity([x, *features[:2]], cells)
+            logits = share(logits, weights, cells)
+        return _resize(logits, images.shape[-2:])
 
 
 class Lite0Encoder(nn.Module):
@@ -253,10 +264,12 @@ def light(
     initial_bias: float = 0.0,
     train_encoder: bool = True,
     class_activation: bool = False,
+    affinity_cells: int = 0,
 ) -> EncoderDecoder:
     """Build a light Explainer on EfficientNet-Lite0 for photographs.
 
-    ``class_activation`` adds the output of a :class:`Lite0Head`.
+    ``class_activation`` adds the output of a :class:`Lite0Head`; for the
+    other options see :class:`EncoderDecoder`.
     """
     return EncoderDecoder(
         Lite0Encoder(),
@@ -267,6 +280,7 @@ def light(
         initial_bias=initial_bias,
         train_encoder=train_encoder,
         class_activation=Lite0Head(n_classes) if class_activation else None,
+        affinity_cells=affinity_cells,
     )
 
 

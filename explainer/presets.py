@@ -162,6 +162,7 @@ PRESETS: dict[str, Preset] = {
             "sharpness": 3.0,
             "initial_bias": -1.5,
             "class_activation": True,
+            "affinity_cells": 40,
         },
         encoder_from_classifier=True,
         explainer_training=TrainingConfig(
@@ -181,12 +182,12 @@ PRESETS: dict[str, Preset] = {
         # masks of absent classes grow as large as those of present ones;
         # one that learns nothing leaves the masks without edges.
         weights=LossWeights(
-            entropy=4,
+            entropy=6,
             bound=0.8,
-            target_area=0.5,
+            target_area=0.7,
             non_target_area=0.5,
             smoothness=0.5,
-            b=0.4,
+            b=0.6,
         ),
     ),
     "voc2007-vgg16": _paper(

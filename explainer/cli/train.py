@@ -142,6 +142,16 @@ def train_explainer(
             help="Another weight of the area in the loss 'rtis'.", min=0
         ),
     ] = None,
+    start_at: Annotated[
+        str | None,
+        typer.Option(
+            "--start-from",
+            help=(
+                "Another Explainer, whose weights this one starts from: a "
+                "run's folder, a checkpoint or a shipped one's name."
+            ),
+        ),
+    ] = None,
     initial_weights: Annotated[
         str | None,
         typer.Option(
@@ -176,9 +186,16 @@ def train_explainer(
     if initial_weights == "random" and "pretrained_backbone" in shape:
         shape["pretrained_backbone"] = False
     network = build_explainer(chosen.explainer, len(train.classes), **shape)
-    if chosen.fine_tuned_from is not None:
-        source = load_explainer(chosen.fine_tuned_from, kind=loss)
-        network.load_state_dict(source.state_dict())
+    older = start_at or chosen.fine_tuned_from
+    if older is not None:
+        source = load_explainer(older, train.classes, kind=loss)
+        try:
+            network.load_state_dict(source.state_dict())
+        except RuntimeError as error:
+            raise UserError(
+                f"{older} is another network than the preset's "
+                f"{chosen.explainer} with {shape}"
+            ) from error
     elif chosen.encoder_from_classifier:
         start_from(network, explanandum)
     run = fit_explainer(
@@ -194,6 +211,7 @@ def train_explainer(
             "limit": limit,
             "architecture": chosen.explainer,
             "options": shape,
+            "start_from": older,
             "classes": list(train.classes),
             "size": chosen.size,
         },
