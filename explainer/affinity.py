@@ -60,4 +60,4 @@ def share(
     values = F.adaptive_avg_pool2d(logits, cells).flatten(2)
     for _ in range(rounds):
         values = values @ weights.transpose(1, 2)
-    return values.unflatten(2, cells)
+    return values.reshape(*logits.shape[:2], *cells)

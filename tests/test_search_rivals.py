@@ -11,7 +11,12 @@ import search_rivals
 from explainer.attribution import METHODS
 from explainer.attribution.igos import igos
 from explainer.scoreboard import CHOSEN
-from search_rivals import coordinate_search, main, scaled_afterwards
+from search_rivals import (
+    coordinate_search,
+    main,
+    merit,
+    scaled_afterwards,
+)
 
 RESULTS = Path(__file__).parents[1] / "book" / "results"
 
@@ -22,7 +27,8 @@ def test_one_setting_after_the_other_keeps_the_best() -> None:
     def score(options):
         asked.append(options)
         a, b = options.get("a", 0), options.get("b", 0)
-        return {"iou": 1 - (a - 2) ** 2 - (b - a) ** 2}
+        iou = 1 - (a - 2) ** 2 - (b - a) ** 2
+        return {"iou": iou, "accuracy": 0.5, "mae": 0.5}
 
     chosen, tried = coordinate_search(score, {"a": (1, 2, 3), "b": (1, 2)})
     # a alone: 1 costs 1 + 1, 2 costs 0 + 4, 3 costs 1 + 9, the default 4.
@@ -40,8 +46,21 @@ def test_one_setting_after_the_other_keeps_the_best() -> None:
 
 
 def test_a_tie_keeps_the_default() -> None:
-    chosen, _ = coordinate_search(lambda _: {"iou": 0.5}, {"a": (1, 2)})
+    same = {"iou": 0.5, "accuracy": 0.5, "mae": 0.5}
+    chosen, _ = coordinate_search(lambda _: same, {"a": (1, 2)})
     assert chosen == {}
+
+
+def test_what_wins_one_column_and_loses_the_others_is_not_kept() -> None:
+    scores = {
+        0: {"iou": 0.2, "accuracy": 0.8, "mae": 0.2},
+        1: {"iou": 0.4, "accuracy": 0.6, "mae": 0.4},
+    }
+    chosen, tried = coordinate_search(
+        lambda options: scores[options.get("a", 0)], {"a": (1,)}
+    )
+    assert chosen == {}
+    assert len(tried) == 2
 
 
 def test_scaling_afterwards_is_scaling_inside() -> None:
@@ -94,7 +113,7 @@ def test_the_search_writes_what_it_chose(
     assert first["card"]["split"] == "val"
     assert [len(first[name]["tried"]) for name in grids] == [3, 2, 2]
     for name in ("grad_cam", *grids):
-        best = max(first[name]["tried"], key=lambda trial: trial["iou"])
+        best = max(first[name]["tried"], key=merit)
         assert first[name]["chosen"] == best["options"]
     rows = (tmp_path / "rows" / "search.jsonl").read_bytes()
     monkeypatch.setitem(METHODS, "rise", wraps(METHODS["rise"])(never))
