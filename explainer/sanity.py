@@ -24,7 +24,6 @@ from torchmetrics.functional.regression import spearman_corrcoef
 from explainer import metrics
 from explainer.ablation import fresh_network
 from explainer.attribution._common import evaluating
-from explainer.attribution.rtis import RTISWeights, rtis_loss
 from explainer.bootstrap import mean_interval
 from explainer.checkpoints import load_explainer
 from explainer.classifiers import Frozen, frozen
@@ -193,11 +192,6 @@ def retrain(
 
     An interrupted run in ``folder`` goes on.
     """
-    options: dict[str, Any] = (
-        {"weights": preset.weights, "fill": preset.fill}
-        if loss == "explainer"
-        else {"weights": RTISWeights(), "loss": rtis_loss}
-    )
     run = fit_explainer(
         fresh_network(preset, classifier, training.seed),
         classifier,
@@ -213,7 +207,7 @@ def retrain(
         },
         device=device,
         progress=progress,
-        **options,
+        **preset.objective(loss),
     )
     return load_explainer(run.folder).to(device)
 
