@@ -91,6 +91,9 @@ class EncoderDecoder(nn.Module):
     class_activation:
         Maps the coarsest features to class logits, which are added to the
         decoder's; None for none.
+    scale:
+        The encoder sees the image magnified by so much: the classifier's
+        features tell finer parts apart, at the price of its square in time.
     affinity_cells:
         Logits are averaged over alike cells of a grid of so many rows and
         columns (:mod:`explainer.affinity`); 0 leaves them as they are.
@@ -111,12 +114,14 @@ class EncoderDecoder(nn.Module):
         initial_bias: float = 0.0,
         train_encoder: bool = True,
         class_activation: nn.Module | None = None,
+        scale: float = 1.0,
         affinity_cells: int = 0,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = Decoder(channels, width, n_classes)
         self.class_activation = class_activation
+        self.scale = scale
         self.affinity_cells = affinity_cells
         self.sharpness = sharpness
         self.train_encoder = train_encoder
@@ -146,6 +151,8 @@ class EncoderDecoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return class logits ``(B, C, H, W)``."""
         x = (images - self.mean) / self.std
+        if self.scale != 1:
+            x = _resize(x, [round(n * self.scale) for n in x.shape[-2:]])
         features = self.encoder(x)
         logits: Tensor = self.sharpness * self.decoder(features)
         if self.class_activation is not None:
@@ -264,6 +271,7 @@ def light(
     initial_bias: float = 0.0,
     train_encoder: bool = True,
     class_activation: bool = False,
+    scale: float = 1.0,
     affinity_cells: int = 0,
 ) -> EncoderDecoder:
     """Build a light Explainer on EfficientNet-Lite0 for photographs.
@@ -280,6 +288,7 @@ def light(
         initial_bias=initial_bias,
         train_encoder=train_encoder,
         class_activation=Lite0Head(n_classes) if class_activation else None,
+        scale=scale,
         affinity_cells=affinity_cells,
     )
 

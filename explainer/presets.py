@@ -162,13 +162,14 @@ PRESETS: dict[str, Preset] = {
             "sharpness": 3.0,
             "initial_bias": -1.5,
             "class_activation": True,
+            "scale": 1.4,
             "affinity_cells": 40,
         },
         encoder_from_classifier=True,
         explainer_training=TrainingConfig(
             steps=1_800,
             batch_size=16,
-            learning_rate=1e-3,
+            learning_rate=5e-4,
             encoder_rate=0.1,
             schedule="cosine",
             warmup=100,
@@ -182,12 +183,12 @@ PRESETS: dict[str, Preset] = {
         # masks of absent classes grow as large as those of present ones;
         # one that learns nothing leaves the masks without edges.
         weights=LossWeights(
-            entropy=6,
+            entropy=4,
             bound=0.8,
-            target_area=0.7,
+            target_area=0.5,
             non_target_area=0.5,
             smoothness=0.5,
-            b=0.6,
+            b=0.5,
         ),
     ),
     "voc2007-vgg16": _paper(

@@ -183,6 +183,26 @@ def test_class_activation_map_has_the_classifiers_logits_as_its_mean() -> (
         assert_close(flat[..., :8, :8].mean((2, 3)), coarse[..., 0, 0])
 
 
+def test_the_encoder_sees_the_image_magnified() -> None:
+    torch.manual_seed(0)
+    plain = build_explainer("light", 2).eval()
+    closer = build_explainer("light", 2, scale=2.0).eval()
+    closer.load_state_dict(plain.state_dict())
+    x = images()
+    large = torch.nn.functional.interpolate(
+        x, scale_factor=2, mode="bilinear", align_corners=False
+    )
+    with torch.no_grad():
+        small = torch.nn.functional.interpolate(
+            plain.decoder(plain.encoder((large - plain.mean) / plain.std)),
+            x.shape[-2:],
+            mode="bilinear",
+            align_corners=False,
+        )
+        assert_close(closer(x), small, rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(closer(x), plain(x), atol=1e-3)
+
+
 def test_start_from_needs_common_features() -> None:
     with pytest.raises(ValueError, match="cannot start from"):
         start_from(build_explainer("small", 2), Classifier(nn.Flatten(), "a"))
