@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,14 @@ import skimage.data
 import torch
 from PIL import Image
 
-from explainer.checkpoints import load_classifier, save_weights
+from explainer.checkpoints import (
+    load_classifier,
+    load_explainer,
+    save_weights,
+)
 from explainer.data import VOC_CLASSES
 from explainer.data.scenes import CLASSES
+from explainer.presets import PRESETS
 
 METRICS = {"accuracy", "iou", "iou_50", "saliency", "mae", "seconds"}
 
@@ -101,6 +107,29 @@ def test_seed_is_used(runs: Path, run: Command, tmp_path: Path) -> None:
 
 
 # --- evaluate -----------------------------------------------------------
+
+
+def test_start_from_another_explainer(
+    runs: Path, run: Command, fails: Command, tmp_path: Path
+) -> None:
+    """With a learning rate of 0 what comes out is what went in."""
+    start = ("train", "explainer", "--limit", "24", "--steps", "1")
+    with pytest.MonkeyPatch.context() as patch:
+        scenes = PRESETS["scenes"]
+        still = replace(scenes.explainer_training, learning_rate=0.0)
+        patch.setitem(
+            PRESETS, "scenes", replace(scenes, explainer_training=still)
+        )
+        run(*start, "--start-from", runs / "explainer", "--out", tmp_path)
+    before = load_explainer(runs / "explainer")
+    after = load_explainer(tmp_path)
+    assert after.config["start_from"] == str(runs / "explainer")
+    for (name, old), new in zip(
+        before.named_parameters(), after.parameters(), strict=True
+    ):
+        assert torch.equal(old, new), name
+    said = fails(*start, "--start-from", "animals", "--out", tmp_path / "no")
+    assert "explains the classes" in said
 
 
 def test_evaluate_writes_the_table(
