@@ -23,6 +23,7 @@ def broken_rules(text: str, install_cell: str) -> list[str]:
         *_file_rules(text, notebook),
         *_prose_rules(cells, prose),
         *_code_rules(code, install_cell),
+        *_first_screen_rules(cells),
     ]
 
 
@@ -90,3 +91,29 @@ def _code_rules(code: list[str], install_cell: str) -> list[str]:
     if presets not in ([], ['PRESET = "scenes"']):
         broken.append('sets PRESET by another line than PRESET = "scenes"')
     return broken
+
+
+def _first_screen_rules(cells: list[dict]) -> list[str]:
+    """Nothing long stands between the question and the first picture."""
+    broken = []
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    for cell in code[1:]:
+        sets_preset = re.search(r"^PRESET = ", _source(cell), re.MULTILINE)
+        if sets_preset and _is_folded(cell):
+            broken.append("hides the line that sets PRESET")
+    with_picture = [i for i, c in enumerate(code) if _has_alt(c)]
+    for cell in code[1 : with_picture[0] + 1] if with_picture else []:
+        if not _is_folded(cell) and len(_source(cell).splitlines()) > 1:
+            broken.append(
+                f"shows the code of cell {cell['id']} before its first "
+                "picture: fold it with the tag hide-input"
+            )
+    return broken
+
+
+def _is_folded(cell: dict) -> bool:
+    return "hide-input" in cell["metadata"].get("tags", [])
+
+
+def _has_alt(cell: dict) -> bool:
+    return "alt" in cell["metadata"].get("mystnb", {}).get("image", {})

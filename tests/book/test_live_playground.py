@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from chapters import ROOT
 
 CHAPTER = ROOT / "book" / "08_playground.ipynb"
-CELLS = ("imports", "setup", "open", "app")
+CELLS = ("preset", "imports", "open", "app")
 PATIENCE = 600  # seconds until a kernel on a busy machine has answered
 
 

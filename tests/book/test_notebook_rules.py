@@ -70,6 +70,9 @@ GOOD = {
 }
 
 
+PICTURE = {"mystnb": {"image": {"alt": "A cat and its mask"}}}
+
+
 def dump(notebook):
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
@@ -105,6 +108,26 @@ def test_a_broken_rule_is_named(cell, field, value, complaint):
     broken = broken_rules(dump(notebook), INSTALL)
 
     assert [sentence for sentence in broken if complaint in sentence]
+
+
+@pytest.mark.parametrize(
+    ("tags", "source", "complaint"),
+    [
+        (["hide-input"], ["x = 1\n", "assert x"], None),
+        ([], ["assert 1"], None),
+        ([], ["x = 1\n", "assert x"], "code of cell check"),
+        (["hide-input"], ['PRESET = "scenes"\n', "assert 1"], "hides the"),
+    ],
+)
+def test_code_before_the_first_picture_is_folded(tags, source, complaint):
+    notebook = copy.deepcopy(GOOD)
+    cell = notebook["cells"][4]
+    cell |= {"metadata": {**PICTURE, "tags": tags}, "source": source}
+
+    broken = broken_rules(dump(notebook), INSTALL)
+
+    assert bool(broken) == bool(complaint)
+    assert complaint is None or complaint in " ".join(broken)
 
 
 def test_file_layout_and_kernel_are_checked():

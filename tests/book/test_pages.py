@@ -24,6 +24,7 @@ NAMES = [
 LARGEST = 3_000_000  # bytes of a page and its figures
 PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1280, "height": 900}
+ENOUGH = 150  # pixels of a picture's height, to see what it shows
 
 
 class Visit(NamedTuple):
@@ -106,6 +107,21 @@ def test_every_picture_is_there_and_described(visit: Visit) -> None:
 
     assert [src for alt, _, src in pictures if len(alt) < 15] == []
     assert [src for _, complete, src in pictures if not complete] == []
+
+
+def test_chapter_shows_a_picture_in_its_first_screen(visit: Visit) -> None:
+    if not re.match(r"book/\d\d_", visit.name):
+        return
+    page = visit.page
+    picture = page.locator(".cell_output :is(img, svg, canvas)").first
+    begins = {}
+    for screen in (PHONE, DESK):
+        page.set_viewport_size(screen)
+        page.evaluate("window.scrollTo(0, 0)")
+        begins[screen["width"]] = picture.bounding_box()["y"]
+
+    assert begins[PHONE["width"]] < PHONE["height"] - ENOUGH / 2
+    assert begins[DESK["width"]] < DESK["height"] - ENOUGH
 
 
 def test_formulas_are_drawn(visit: Visit) -> None:
