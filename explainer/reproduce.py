@@ -228,7 +228,8 @@ def passes_per_image(
     if method == "grad_cam":
         return 3 * classes
     if method == "extremal_perturbation":
-        return 3 * classes * len(AREAS) * float(options["iterations"])
+        areas = len(options.get("areas", AREAS))
+        return 3 * classes * areas * float(options["iterations"])
     if method == "igos":  # four scores, and a line search of 24 passes
         each = 3 * 4 * options["steps"] + 24
         return float(classes * options["iterations"] * each)

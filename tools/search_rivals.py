@@ -1,8 +1,8 @@
 """Search the rivals' settings on validation images, and what a budget buys.
 
-    python tools/search_rivals.py settings [--preset P] [--limit 30]
+    python tools/search_rivals.py settings [--preset P] [--final-only]
     python tools/search_rivals.py budgets [--preset P] [--limit 12]
-    python tools/search_rivals.py rtis [--preset P] [--steps 300]
+    python tools/search_rivals.py rtis [--preset P] [--areas 1 3 10]
 
 ``settings`` takes one setting of a rival after the other and keeps the value
 with the highest IoU + accuracy - MAE, under the scoreboard's budgets; judged
@@ -238,10 +238,12 @@ def settings(asked: argparse.Namespace) -> Path:
     except CheckpointError as error:
         print(f"without RTIS: {error}")
         del grids["rtis"]
+    if asked.final_only:
+        grids |= {name: FINAL for name in ("rise", *DEAR)}
     found = {}
     for name, grid in grids.items():
         method = METHODS[name]
-        if name in DEAR:
+        if name in DEAR or (asked.final_only and name == "rise"):
             method = scaled_afterwards(method)
         budget = fixed.get(name, {})
 
@@ -305,7 +307,7 @@ def rtis(asked: argparse.Namespace) -> Path:
     """Train RTIS shortly with each weight of the area, and measure it."""
     on = bench(asked)
     tried = []
-    for weight in AREA_WEIGHTS:
+    for weight in asked.areas:
         run = on.folder / f"rtis_area_{weight:g}_{asked.steps}"
         train_explainer(
             out=run,
@@ -345,7 +347,20 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     parser.add_argument("--classifier")
     parser.add_argument("--rtis", help="a checkpoint of RTIS")
     parser.add_argument("--root", type=Path)
+    parser.add_argument(
+        "--final-only",
+        action="store_true",
+        help="search only the final scaling of RISE, EP and iGOS++: on "
+        "photographs anything else costs a quarter of an hour per value",
+    )
     parser.add_argument("--limit", type=int, default=30)
+    parser.add_argument(
+        "--areas",
+        type=float,
+        nargs="+",
+        default=AREA_WEIGHTS,
+        help="the weights of RTIS's area to try",
+    )
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--results", type=Path, default=RESULTS)
