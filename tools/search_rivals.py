@@ -91,7 +91,7 @@ GRIDS: Mapping[str, Grid] = {
         "cells": (14, 28),
         **FINAL,
     },
-    "rtis": {"sharpen": (1.5, 2, 3)},
+    "rtis": {"sharpen": (1.5, 2, 3, 5, 8)},
 }
 """Per method: its settings in the order of the search, and other values than
 the default to try for each."""
