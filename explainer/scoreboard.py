@@ -45,16 +45,15 @@ BUDGETS = {
 
 CHOSEN: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "scenes": {
-        "grad_cam": {"layer": "encoder.stages.0", "power": 0.3},
-        "rise": {"cells": 5, "p": 0.3, "score": "logit"},
+        "grad_cam": {"power": 0.3},
+        "rise": {"cells": 5, "p": 0.1, "power": 2},
         "extremal_perturbation": {
             "areas": (0.02, 0.05, 0.1, 0.2),
-            "reward": "plain",
             "smoothing": 0.0,
-            "power": 0.3,
+            "power": 2,
         },
-        "igos": {"l1": 0.3, "tv": 2.0, "power": 0.5},
-        "rtis": {"sharpen": 2},
+        "igos": {"l1": 3.0, "power": 0.5},
+        "rtis": {"sharpen": 8},
     },
 }
 """By preset and method: the settings that a search on 30 validation images
