@@ -25,7 +25,7 @@ from explainer.classifiers import Frozen, probabilities
 from explainer.data import First, LabelledImages, collate
 from explainer.errors import UserError
 from explainer.evaluation import measure
-from explainer.files import write_atomically, write_json
+from explainer.files import read_json, write_atomically, write_json
 from explainer.loop import TrainingConfig
 from explainer.losses import LossWeights, explainer_loss, total_variation
 from explainer.masks import (
@@ -239,7 +239,7 @@ class Ablation:
         asked = {**self.card, "seed": seed, "weights": weights}
         asked = json.loads(json.dumps(asked))
         path = folder / "scores.json"
-        stored = json.loads(path.read_text()) if path.exists() else {}
+        stored = read_json(path) if path.exists() else {}
         if stored.get("settings") != asked:
             network = self.fit(variant, seed, progress)
             classifier = self.classifier.to(self.device)

@@ -24,7 +24,7 @@ from explainer.classifiers import (
     probabilities,
 )
 from explainer.errors import UserError
-from explainer.files import sha256, write_atomically
+from explainer.files import read_json, sha256, write_atomically
 from explainer.model import build_explainer
 
 
@@ -82,11 +82,16 @@ def _rebuild(
 ) -> nn.Module:
     """Build the network that a header describes and fill in its weights."""
     try:
+        # First without memory: a header may describe more than fits.
+        with torch.device("meta"):
+            build().load_state_dict(state, assign=True)
         module = build()
         module.load_state_dict(state)
     except UserError as error:
         raise CheckpointError(f"{path} cannot be loaded: {error}") from error
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (
+        *(KeyError, TypeError, ValueError, AttributeError, RuntimeError),
+    ) as error:
         raise CheckpointError(
             f"the weights in {path} do not fit the architecture that its "
             "header names; the file was changed or written by another version"
@@ -102,23 +107,44 @@ def _expect(config: dict[str, Any], kind: str, path: Path) -> None:
         )
 
 
+def _in_package(name: str) -> Path:
+    """Return where the package has the checkpoint ``name``, if it does."""
+    folder = Path(str(resources.files("explainer") / "weights"))
+    return folder / f"{name}.safetensors"
+
+
+def _remedy(name: str) -> str:
+    """Say how to train what a preset's name stands for."""
+    preset, _, kind = name.rpartition("_")
+    command = {
+        "classifier": "classifier",
+        "explainer": "explainer",
+        "rtis": "explainer --loss rtis",
+    }.get(kind)
+    if command is None or Path(name).name != name:  # no preset's name
+        return ""
+    return (
+        f"; to train it, run `explainer train {command} --preset {preset} "
+        f"--out runs/{name}` in {Path.cwd()}"
+    )
+
+
 def shipped(name: str) -> Path:
     """Return the path of a checkpoint that comes with the package.
 
     ``name`` is the stem, like "scenes_classifier". Its card, the JSON file
     beside it, holds the file's SHA-256; a file that differs is refused.
     """
-    folder = Path(str(resources.files("explainer") / "weights"))
-    path = folder / f"{name}.safetensors"
-    card = folder / f"{name}.json"
+    path = _in_package(name)
+    card = path.with_suffix(".json")
     if not path.is_file() or not card.is_file():
-        known = sorted(p.stem for p in folder.glob("*.safetensors"))
+        known = sorted(p.stem for p in path.parent.glob("*.safetensors"))
         raise CheckpointError(
             f"no shipped weights named {name!r} (there are: "
             f"{', '.join(known) or 'none'}), and no run's folder or "
-            "checkpoint file either"
+            f"checkpoint file either{_remedy(name)}"
         )
-    if json.loads(card.read_text())["sha256"] != sha256(path):
+    if read_json(card).get("sha256") != sha256(path):
         raise CheckpointError(
             f"{path} is not the file its card describes; reinstall the "
             "package"
@@ -126,23 +152,47 @@ def shipped(name: str) -> Path:
     return path
 
 
+def _in_run(folder: Path) -> Path | None:
+    """Return a run's checkpoint, if there is one.
+
+    Refuse it where the card, written when the run ended, names another.
+    """
+    path, card = folder / "model.safetensors", folder / "card.json"
+    if not path.is_file():
+        return None
+    # Runs of early versions have cards without a hash.
+    told = read_json(card).get("sha256") if card.is_file() else None
+    if told is not None and told != sha256(path):
+        raise CheckpointError(
+            f"{path} is not the file that {card} describes; restore it, or "
+            "train again"
+        )
+    return path
+
+
 def _locate(where: Path | str, kind: str) -> Path:
     """Turn a name, a run's folder or a file into a checkpoint's path."""
     path = Path(where)
-    in_run = path / "model.safetensors"
-    if in_run.is_file():
+    in_run = _in_run(path)
+    if in_run is not None:
         return in_run
     # A folder of pictures may well be named "animals".
     if path.is_file() or path.suffix == ".safetensors":
         return path
-    return shipped(f"{where}_{kind}")
+    name = f"{where}_{kind}"
+    trained = _in_run(Path("runs", name))
+    if trained is not None and not _in_package(name).is_file():
+        return trained
+    return shipped(name)
 
 
 def load_classifier(where: Path | str) -> Frozen:
     """Load a classifier, frozen.
 
-    ``where`` is the name of a shipped pair ("scenes"), a run's folder or a
-    checkpoint file. Raises :class:`CheckpointError`.
+    ``where`` is a run's folder, a checkpoint file, or a name: of a shipped
+    pair ("scenes"), or of a preset that has none ("voc2007-vgg16") and was
+    trained in ``runs/voc2007-vgg16_classifier``. Raises
+    :class:`CheckpointError`.
     """
     path = _locate(where, "classifier")
     state, config = read_weights(path)

@@ -11,10 +11,13 @@ from PIL import Image
 from torch import Tensor
 
 from explainer.checkpoints import Pair
-from explainer.data import DataError, Photos, load_photo
+from explainer.data import DataError, Photos, load_photo, size_within
 from explainer.figures import overlay
 from explainer.files import write_atomically
 from explainer.masks import composite, make_fill
+
+MAX_DRAWN = 12_000_000
+"""Pixels of an overlay and of a mask, as many as most phones take."""
 
 
 def _save(image: Tensor, path: Path) -> None:
@@ -33,7 +36,8 @@ def explain_photo(pair: Pair, path: Path, folder: Path) -> dict[str, Any]:
 
     Writes ``<stem>_overlay.png`` and, for each class found (probability at
     least 1/2), ``<stem>_<class>.png`` into ``folder``. The masks are made at
-    the size the pair was trained at and scaled to the picture's.
+    the size the pair was trained at and scaled to the picture's; a picture
+    of more than :data:`MAX_DRAWN` pixels is drawn smaller.
 
     Returns
     -------
@@ -41,7 +45,7 @@ def explain_photo(pair: Pair, path: Path, folder: Path) -> dict[str, Any]:
     probability ``before`` and ``after`` masking and its mask's file.
     """
     device = pair.classifier.mean.device
-    picture = load_photo(path)
+    picture = load_photo(path, size_within(path, MAX_DRAWN))
     images = load_photo(path, pair.size)[None].to(device)
     before = pair.predict(images)
     masks = pair.explain(images)

@@ -3,7 +3,7 @@
 A run is a folder: ``config.json`` (what was asked), ``metrics.jsonl`` (one
 line per validation), ``model.safetensors`` (the weights that count),
 ``last.pt`` (where to resume) and ``card.json`` (data, seed, versions,
-hardware, commit, scores; written when the run ends).
+hardware, commit, scores, the weights' SHA-256; written when the run ends).
 
 Every random choice of step t is a function of the seed and of t alone. So a
 run that is interrupted and resumed takes the very steps it would have
@@ -15,6 +15,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -31,13 +32,16 @@ from explainer.card import environment
 from explainer.checkpoints import CheckpointError, save_weights
 from explainer.data import Batch, LabelledImages, Sample, collate, flip
 from explainer.errors import UserError
-from explainer.files import write_atomically, write_json
+from explainer.files import read_json, sha256, write_atomically, write_json
 from explainer.losses import Loss
 from explainer.memory import keep_freed_memory
 
 History = list[dict[str, float]]
 BatchLoss = Callable[[nn.Module, Batch, torch.Generator], Loss]
 Score = Callable[[nn.Module, torch.device], dict[str, float]]
+
+STATE = {"model", "optimizer", "scaler", "step", "best", "stale"}
+"""What ``last.pt`` holds."""
 
 
 class TrainingError(UserError):
@@ -183,7 +187,7 @@ def _check_config(path: Path, config: dict[str, Any]) -> None:
     """Refuse to go on with a run that was asked for otherwise."""
     if not path.exists():
         return
-    if json.loads(path.read_text()) != json.loads(json.dumps(config)):
+    if read_json(path) != json.loads(json.dumps(config)):
         raise TrainingError(
             f"{path.parent} holds a run with another configuration; choose "
             "another folder, or delete this one to start again"
@@ -202,7 +206,24 @@ def _read_state(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} cannot be read; delete it to start the run again"
         ) from error
+    if not isinstance(state, dict) or set(state) != STATE:
+        raise CheckpointError(
+            f"{path} is not the state of a run; delete it to start the run "
+            "again"
+        )
     return state
+
+
+@contextmanager
+def _resuming(path: Path) -> Iterator[None]:
+    """Name the file where a state does not fit what is trained."""
+    try:
+        yield
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path} does not fit the networks of this run; delete it to "
+            "start the run again"
+        ) from error
 
 
 def _read_history(path: Path, up_to: int) -> History:
@@ -210,13 +231,13 @@ def _read_history(path: Path, up_to: int) -> History:
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text().splitlines():
+    for line in path.read_bytes().splitlines():
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:  # cut short by a copy or a full disk
+            if row["step"] <= up_to:
+                rows.append(row)
+        except (ValueError, TypeError, KeyError):  # cut short by a copy
             continue
-        if row["step"] <= up_to:
-            rows.append(row)
     return rows
 
 
@@ -263,6 +284,8 @@ class Loop:
         self.config = {**config, "training": asdict(training)}
         _check_config(folder / "config.json", self.config)
         state = _read_state(folder / "last.pt")
+        if not state:  # a card tells of the run that began anew
+            (folder / "card.json").unlink(missing_ok=True)
         write_json(folder / "config.json", self.config)
         keep_freed_memory()
         # Accelerate keeps the first run's device and precision for all later
@@ -284,8 +307,10 @@ class Loop:
         self.best: float = state.get("best", math.inf)
         self.stale: int = state.get("stale", 0)
         self.history = _read_history(self.folder / "metrics.jsonl", self.step)
+        last = self.folder / "last.pt"
         if state:
-            model.load_state_dict(state["model"])
+            with _resuming(last):
+                model.load_state_dict(state["model"])
         model = model.to(memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(
             parameter_groups(model, training.encoder_rate),
@@ -310,9 +335,10 @@ class Loop:
             model, optimizer, loader
         )
         if state:
-            self.optimizer.load_state_dict(state["optimizer"])
-            if self.accelerator.scaler is not None:
-                self.accelerator.scaler.load_state_dict(state["scaler"])
+            with _resuming(last):
+                self.optimizer.load_state_dict(state["optimizer"])
+                if self.accelerator.scaler is not None:
+                    self.accelerator.scaler.load_state_dict(state["scaler"])
 
     @property
     def model(self) -> nn.Module:
@@ -456,6 +482,7 @@ class Loop:
             self.folder / "card.json",
             {
                 **self.config,
+                "sha256": sha256(self.folder / "model.safetensors"),
                 "scores": self.history[-1] if self.history else {},
                 "train_seconds": round(seconds, 1),
                 "environment": environment(),

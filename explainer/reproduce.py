@@ -24,7 +24,7 @@ from explainer.data.scenes import CLASSES as SCENE_CLASSES
 from explainer.data.voc import ARCHIVES as VOC_ARCHIVES
 from explainer.data.voc import VOC_CLASSES
 from explainer.errors import UserError
-from explainer.files import write_json
+from explainer.files import read_json, write_json
 from explainer.losses import classification_loss, explainer_loss
 from explainer.metrics import THRESHOLDS
 from explainer.model import build_explainer
@@ -110,7 +110,7 @@ def remember(path: Path, asked: Mapping[str, object]) -> None:
     what is asked now.
     """
     wanted = json.loads(json.dumps(asked))
-    theirs = json.loads(path.read_text()) if path.exists() else wanted
+    theirs = read_json(path) if path.exists() else wanted
     differing = [k for k in wanted if theirs.get(k) != wanted[k]]
     if differing:
         raise UserError(

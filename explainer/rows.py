@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from explainer.errors import UserError
+from explainer.files import DiskError
 
 Row = dict[str, Any]
 
@@ -61,11 +62,17 @@ class RowFile:
         return row
 
     def append(self, rows: Iterable[Mapping[str, object]]) -> None:
-        """Write rows through to the disk; NaN becomes null."""
+        """Write rows through to the disk; NaN becomes null.
+
+        Raises :class:`DiskError` where the disk refuses.
+        """
         lines = [json.dumps(_strict(row), allow_nan=False) for row in rows]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in lines)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.writelines(f"{line}\n" for line in lines)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise DiskError(self.path, error) from error
         self.rows += map(json.loads, lines)

@@ -1,12 +1,12 @@
 """Results as a chapter shows them: read from files, as tables and ranks."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from explainer.attribution import PAPER_METHODS
 from explainer.display import METHOD_TITLES, Table, table
+from explainer.files import read_json
 from explainer.results import MAIN
 
 HEADINGS = {
@@ -26,10 +26,7 @@ Results = Mapping[str, Any]
 
 def read_results(path: Path) -> dict[str, Any] | None:
     """Return a results file's content, or None if it has not been made."""
-    if not path.is_file():
-        return None
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+    return read_json(path) if path.is_file() else None
 
 
 def methods_of(results: Results) -> list[str]:

@@ -44,7 +44,7 @@ def test_failed_write_keeps_what_was_there(
         with pytest.raises(OSError, match="No space"):
             write_atomically(path, b"new")
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full)
+        patch.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="No space"):
             write_atomically(path, b"new")
     assert path.read_bytes() == b"old"

@@ -1,5 +1,6 @@
 """The command line: one module a command, put together here."""
 
+import io
 import sys
 
 import typer
@@ -30,6 +31,9 @@ app.command("reproduce")(reproduce_command)
 
 def main() -> None:
     """Run the command line; what a user can mend ends in one sentence."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file's name may hold what the terminal's encoding lacks.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except UserError as error:

@@ -10,7 +10,12 @@ from explainer.data.base import (
     labels_in,
 )
 from explainer.data.coco import COCO, COCO_CLASSES, COCO_PAPER_CLASSES
-from explainer.data.photos import LabelledPhotos, Photos, load_photo
+from explainer.data.photos import (
+    LabelledPhotos,
+    Photos,
+    load_photo,
+    size_within,
+)
 from explainer.data.registry import DATASETS, First, all_labels, load_data
 from explainer.data.scenes import Scenes, Shortcut
 from explainer.data.transforms import flip
@@ -40,4 +45,5 @@ __all__ = [
     "labels_in",
     "load_data",
     "load_photo",
+    "size_within",
 ]

@@ -5,6 +5,7 @@ the names of its classes in ``classes``; nothing else is assumed of it.
 """
 
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -81,6 +82,18 @@ def labels_in(mask: Tensor, n_classes: int) -> Tensor:
     """Return ``(C,)`` float labels of the classes that occur in a mask."""
     present = torch.bincount(mask.flatten(), minlength=VOID + 1)
     return (present[1 : n_classes + 1] > 0).float()
+
+
+def check_file(path: str | Path, largest: int) -> None:
+    """Raise an OSError where reading a file could take for ever, or all room.
+
+    That is a pipe, a device or a folder, or more than ``largest`` bytes.
+    """
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError("it is no ordinary file")
+    if found.st_size > largest:
+        raise OSError(f"it has more than {largest / 1e6:.0f} MB")
 
 
 def data_root(root: str | Path | None, contains: str) -> Path:

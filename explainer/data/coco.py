@@ -25,6 +25,7 @@ from explainer.data.base import (
     VOID,
     DataError,
     Sample,
+    check_file,
     check_names,
     data_root,
 )
@@ -63,6 +64,8 @@ COCO_PAPER_CLASSES = _paper_classes()
 """The paper's 91 outputs, one for each id from 0 to 90: 11 never occur."""
 
 SPLITS = {"train": "train2014", "val": "train2014", "test": "val2014"}
+MAX_ANNOTATIONS = 500_000_000
+"""Bytes; those of train2014 and val2014 are below."""
 VALIDATION_SHARE = 0.1
 SAMPLE = 2000
 
@@ -119,14 +122,19 @@ def rasterise(segmentation: object, height: int, width: int) -> Bits:
     corner of the first pixel; a pixel belongs to a polygon if its centre
     does.
 
-    Raises ValueError or TypeError for anything else, also for the compressed
-    run lengths of result files.
+    Raises ValueError, TypeError, KeyError or OverflowError for anything
+    else, also for the compressed run lengths of result files.
     """
     bits = np.zeros((height, width), bool)
     if isinstance(segmentation, dict):
         counts, size = segmentation["counts"], segmentation["size"]
         runs = np.asarray(counts, np.int64)
-        if list(size) != [height, width] or runs.sum() != bits.size:
+        within = ((runs >= 0) & (runs <= bits.size)).all()
+        if (
+            list(size) != [height, width]
+            or not within
+            or runs.sum() != bits.size
+        ):
             raise ValueError("its run lengths are not of the image's size")
         on = np.arange(len(runs)) % 2 == 1
         return np.repeat(on, runs).reshape(width, height).T
@@ -175,6 +183,7 @@ def read_annotations(path: Path) -> list[_Image]:
         or names a class that COCO doesn't know.
     """
     try:
+        check_file(path, MAX_ANNOTATIONS)
         content = json.loads(path.read_bytes())
         names = {c["id"]: c["name"] for c in content["categories"]}
         images = {
@@ -204,7 +213,10 @@ def read_annotations(path: Path) -> list[_Image]:
             f"{path} cannot be read as COCO annotations (there is no "
             f"{error}, or no entry with this id); restore it from COCO"
         ) from error
-    except (OSError, ValueError, TypeError) as error:
+    except (
+        *(OSError, ValueError, TypeError, AttributeError),
+        *(OverflowError, RecursionError),
+    ) as error:
         raise DataError(
             f"{path} cannot be read as COCO annotations ({error}); restore "
             "it from COCO"
@@ -337,7 +349,7 @@ class COCO:
                 rasterise(item.segmentation, height, width)
                 for item in image.objects
             ]
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, OverflowError) as error:
             raise DataError(
                 f"the annotations of {path} have a segmentation that cannot "
                 f"be drawn ({error}); restore them from COCO"

@@ -6,17 +6,14 @@ continued, from another host if need be.
 """
 
 import errno
-import hashlib
 import http.client
 import os
 import shutil
 import stat
 import tarfile
-import tempfile
 import urllib.error
 import urllib.request
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -26,33 +23,28 @@ from typing import IO
 from tqdm import tqdm
 
 from explainer.data.base import DataError
+from explainer.files import sha256
 
 CHUNK = 1 << 16
 TIMEOUT = 30.0
-DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError)
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
+DISK_ERRORS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    *(errno.EROFS, errno.EACCES),
+}
 
 
 @dataclass(frozen=True)
 class Archive:
     """A file by name and SHA-256, and the addresses to try in order.
 
-    ``size``, in bytes, is there to tell people beforehand; 0 if not known.
+    ``size``, in bytes, is there to tell people beforehand, and no host may
+    send more; 0 if not known.
     """
 
     name: str
     sha256: str
     urls: tuple[str, ...]
     size: int = 0
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def fetch(
@@ -116,7 +108,7 @@ def _try_host(
     while True:
         resumed = part.exists()
         try:
-            _download(url, part, timeout, progress)
+            _download(url, part, archive.size, timeout, progress)
         except (OSError, http.client.HTTPException) as error:
             if getattr(error, "errno", None) in DISK_ERRORS:
                 part.unlink(missing_ok=True)
@@ -133,7 +125,9 @@ def _try_host(
         # The fault may lie in what an earlier host sent: once more, afresh.
 
 
-def _download(url: str, part: Path, timeout: float, progress: bool) -> None:
+def _download(
+    url: str, part: Path, size: int, timeout: float, progress: bool
+) -> None:
     """Append what is missing of a file, or start it anew."""
     start = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "explainer-book"}
@@ -149,8 +143,8 @@ def _download(url: str, part: Path, timeout: float, progress: bool) -> None:
     with response:
         if response.status != 206:  # the host sends the whole file
             start = 0
-        length = response.headers.get("Content-Length")
-        total = start + int(length) if length else None
+        length = response.length  # None if not told
+        total = None if length is None else start + length
         with (
             part.open("ab" if start else "wb") as file,
             tqdm(
@@ -165,6 +159,8 @@ def _download(url: str, part: Path, timeout: float, progress: bool) -> None:
             while chunk := response.read(CHUNK):
                 file.write(chunk)
                 bar.update(len(chunk))
+                if size and file.tell() > size:
+                    raise ConnectionError(f"sends more than {size:,} bytes")
     received = part.stat().st_size
     if total is not None and received < total:
         raise ConnectionError(f"ended after {received:,} of {total:,} bytes")
@@ -210,7 +206,8 @@ def extract(
 
     Everything is unpacked beside its destination and moved into place only
     then, the lists of ``ImageSets`` last: a split that can be found is
-    complete. ``only`` leaves out all members but those.
+    complete. What a killed process left unpacked is removed. ``only``
+    leaves out all members but those.
 
     Raises
     ------
@@ -218,31 +215,41 @@ def extract(
         When the archive is damaged, lacks a member of ``only``, or holds a
         link or a path that leads out of ``folder``.
     """
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".extract-") as tmp:
-        staging = Path(tmp)
-        try:
-            for member in _members(archive):
-                if only is None or member.name in only:
-                    _extract_member(archive, member, staging)
-            files = [p for p in staging.rglob("*") if p.is_file()]
-            if only is not None and len(files) < len(only):
-                raise OSError(f"it does not hold all of {', '.join(only)}")
-            for path in sorted(files, key=lambda p: "ImageSets" in p.parts):
-                target = folder / path.relative_to(staging)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(path, target)
-        except (*DAMAGED, OSError) as error:
-            raise DataError(
-                f"{archive} could not be unpacked into {folder} ({error}); "
-                "make room, or delete the archive to fetch it anew"
-            ) from error
+    staging = folder / f".extract-{archive.name}"
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        staging.mkdir()
+        for member in _members(archive):
+            if only is None or member.name in only:
+                _extract_member(archive, member, staging)
+        files = [p for p in staging.rglob("*") if p.is_file()]
+        if only is not None and len(files) < len(only):
+            raise OSError(f"it does not hold all of {', '.join(only)}")
+        for path in sorted(files, key=lambda p: "ImageSets" in p.parts):
+            target = folder / path.relative_to(staging)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, target)
+    except DataError:
+        raise
+    except Exception as error:  # damaged archives raise nearly every one
+        raise DataError(
+            f"{archive} could not be unpacked into {folder} ({error}); "
+            "make room, or delete the archive to fetch it anew"
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _extract_member(archive: Path, member: _Member, folder: Path) -> None:
     # By hand: early versions of Python 3.10 lack tarfile's own filter.
     path = PurePosixPath(member.name)
+    # A backslash parts folders on some systems, and in none of our archives.
     leads_out = path.is_absolute() or ".." in path.parts
-    if leads_out or not (member.is_file or member.is_folder):
+    if (
+        leads_out
+        or "\\" in member.name
+        or not (member.is_file or member.is_folder)
+    ):
         raise DataError(
             f"{archive} holds {member.name!r}, a link or a path out of "
             "its folder; do not use this archive"

@@ -1,6 +1,9 @@
 """One's own pictures: every kind of file people have, labelled or not."""
 
 import csv
+import io
+import math
+import os
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,7 +13,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from explainer.data.base import DataError, Sample
+from explainer.data.base import DataError, Sample, check_file
 from explainer.data.transforms import (
     Size,
     decoding,
@@ -24,6 +27,8 @@ SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".mpo", ".png", ".gif", ".webp"),
     *(".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"),
 )
+ORIENTATION = 0x0112
+"""Where EXIF tells how the camera was held."""
 MAX_PIXELS = 64_000_000
 """More than this would fill the memory of a small machine."""
 
@@ -56,18 +61,35 @@ def load_photo(path: str | Path, size: Size | None = None) -> Tensor:
         scale that still suffices for ``size``).
     """
     with decoding(path):
-        image = _open(path, size)
-        pixels = np.asarray(resize(image, size))
+        pixels = np.asarray(resize(_open(path, size), size))
     return to_tensor(pixels)
+
+
+def size_within(path: str | Path, most: int) -> tuple[int, int]:
+    """Return a picture's upright (height, width), of ``most`` pixels at most.
+
+    A larger picture is scaled down, its aspect ratio kept. Only its header
+    is read. Raises :class:`DataError` as :func:`load_photo`.
+    """
+    with decoding(path), _header(path) as file:
+        width, height = file.size
+        if file.getexif().get(ORIENTATION, 1) >= 5:  # lies on its side
+            width, height = height, width
+    scale = min(1.0, math.sqrt(most / (width * height)))
+    return max(1, int(height * scale)), max(1, int(width * scale))
+
+
+def _header(path: str | Path) -> Image.Image:
+    """Open a picture without decoding it."""
+    with warnings.catch_warnings():
+        # Our own limit below replaces Pillow's warning.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(path, formats=FORMATS)
 
 
 def _open(path: str | Path, size: Size | None) -> Image.Image:
     """Return an upright RGB image."""
-    with warnings.catch_warnings():
-        # Our own limit below replaces Pillow's warning.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        file = Image.open(path, formats=FORMATS)
-    with file as image:
+    with _header(path) as image:
         if size is not None:  # a JPEG decodes faster at a reduced scale
             side = max(height_width(size))
             image.draft("RGB", (side, side))
@@ -76,19 +98,26 @@ def _open(path: str | Path, size: Size | None) -> Image.Image:
                 f"{path} has {image.width} x {image.height} pixels, more "
                 f"than {MAX_PIXELS // 10**6} million; scale it down first"
             )
-        return _rgb(ImageOps.exif_transpose(image))
+        image.load()
+        # In place, as all that follows: a copy of a large picture is dear.
+        ImageOps.exif_transpose(image, in_place=True)
+        return _rgb(image)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("floating-point pixels have no fixed white")
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip
-        grey = np.clip(np.asarray(image) / 257, 0, 255)
-        image = Image.fromarray(np.rint(grey).astype(np.uint8))
-    elif image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    return image.convert("RGB")
+        grey = np.array(image, np.float32)
+        grey /= 257
+        grey.clip(0, 255, out=grey)
+        return Image.fromarray(grey.round().astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        seen = image if image.mode == "RGBA" else image.convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(seen, mask=seen)
+        return white
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 class Photos:
@@ -150,6 +179,8 @@ def _pictures(path: Path) -> list[Path]:
 
 
 TABLE = "labels.csv"
+MAX_TABLE = 50_000_000
+"""Bytes: half a million pictures and more."""
 
 
 class LabelledPhotos:
@@ -224,9 +255,10 @@ def _by_subfolder(folder: Path) -> dict[Path, list[str]]:
 def _tabled(table: Path) -> dict[Path, list[str]]:
     """Return each picture of a table with the names of its classes."""
     try:
+        check_file(table, MAX_TABLE)
         # A byte order mark is what spreadsheets put in front.
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            lines = list(csv.DictReader(file, strict=True))
+        text = io.StringIO(table.read_bytes().decode("utf-8-sig"), "")
+        lines = list(csv.DictReader(text, strict=True))
         rows = {
             table.parent / line["file"]: [
                 name.strip() for name in line["labels"].split(";")
@@ -244,7 +276,7 @@ def _tabled(table: Path) -> dict[Path, list[str]]:
             "every line; correct it"
         ) from error
     for path in rows:
-        if not path.is_file():
+        if not os.path.isfile(path):  # also where no file can be named so
             raise DataError(
                 f"{table} names {path.name}, and there is no {path}; correct "
                 "the table or restore the picture"

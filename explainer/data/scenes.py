@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from explainer.data.base import DataError, Sample, labels_in
-from explainer.files import cache_folder, write_atomically
+from explainer.files import DiskError, cache_folder, write_atomically
 
 Array = NDArray[np.float64]
 Inside = NDArray[np.bool_]
@@ -375,7 +375,12 @@ class Scenes:
             images, masks = zip(*scenes, strict=True)
             content = io.BytesIO()
             np.savez(content, images=np.stack(images), masks=np.stack(masks))
-            write_atomically(path, content.getvalue())
+            try:
+                write_atomically(path, content.getvalue())
+            except DiskError as error:
+                raise DataError(
+                    f"{error} with the environment variable EXPLAINER_CACHE"
+                ) from error
         try:
             with np.load(path, allow_pickle=False) as file:
                 return file["images"], file["masks"]

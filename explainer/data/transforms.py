@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from explainer.data.base import Batch, DataError
+from explainer.data.base import Batch, DataError, check_file
+
+MAX_BYTES = 500_000_000
+"""No picture that can be read here has so large a file."""
 
 Pixels = NDArray[np.uint8]
 Size = int | tuple[int, int]
@@ -29,6 +32,7 @@ def decoding(path: str | Path) -> Iterator[None]:
     the broad net; only decoding belongs inside this block.
     """
     try:
+        check_file(path, MAX_BYTES)
         yield
     except DataError:
         raise
@@ -70,7 +74,8 @@ def resize(
 
 def to_tensor(pixels: Pixels) -> Tensor:
     """Return ``(H, W, 3)`` bytes as ``(3, H, W)`` float in [0, 1]."""
-    return torch.tensor(pixels).permute(2, 0, 1).contiguous().float() / 255
+    image = np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32)
+    return torch.from_numpy(image).div_(255)  # in place: pictures are large
 
 
 def flip(batch: Batch, generator: torch.Generator | None = None) -> Batch:

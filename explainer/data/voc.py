@@ -19,6 +19,7 @@ from explainer.data.base import (
     VOID,
     DataError,
     Sample,
+    check_file,
     check_names,
     data_root,
 )
@@ -55,6 +56,9 @@ VOC_CLASSES = (
 )
 ANIMALS = ("cat", "cow", "dog", "horse", "person", "sheep")
 """The six classes of the book's ``animals`` experiment."""
+
+MAX_ANNOTATION = 1_000_000
+"""Bytes, for an annotation and for the list of a split."""
 
 SPLITS = {
     "2007": ("train", "val", "trainval", "test"),
@@ -291,6 +295,7 @@ def read_objects(path: Path) -> list[str]:
         that VOC doesn't know.
     """
     try:
+        check_file(path, MAX_ANNOTATION)
         text = path.read_text(encoding="utf-8")
         # No annotation needs a DOCTYPE; entities could expand without end.
         if "<!DOCTYPE" in text:
@@ -328,5 +333,13 @@ def _check_split(listed: Path) -> None:
             f"{listed} does not exist, so there is no split {listed.stem!r} "
             f"(found: {', '.join(others) or 'none'}); {remedy}"
         )
-    if not listed.read_text().strip():
+    try:
+        check_file(listed, MAX_ANNOTATION)
+        names = listed.read_text().split()
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{listed} cannot be read as a list of images ({error}); "
+            "restore it from VOC"
+        ) from error
+    if not names:
         raise DataError(f"{listed} lists no image; {remedy}")

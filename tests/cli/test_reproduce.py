@@ -140,7 +140,10 @@ class Killed(BaseException):
 
 @contextmanager
 def killed_after(writes: int) -> Iterator[None]:
-    """Stop a process right after so many files or rows are on the disk."""
+    """Stop a process after so many writes, in the middle of one or after.
+
+    A file is flushed and then moved into place, rows are flushed.
+    """
     left = [writes]
 
     def counting(call: Callable[..., None]) -> Callable[..., None]:
@@ -175,7 +178,7 @@ def test_killed_anywhere_it_ends_the_same(
     kills = 0
     for _ in range(20):
         try:
-            with killed_after(7):
+            with killed_after(13):
                 reproduce(*asked, "--out", str(torn))
             break
         except Killed:

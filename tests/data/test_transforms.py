@@ -89,12 +89,13 @@ def test_flip_without_masks() -> None:
 
 def test_decoding_names_the_file_whatever_happens(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
+    with pytest.raises(DataError, match="does not exist"), decoding(path):
+        path.open()
+    path.touch()
     for error in (ValueError("x"), SyntaxError("x"), EOFError("x")):
         cannot = pytest.raises(DataError, match=r"a\.png cannot be decoded")
         with cannot, decoding(path):
             raise error
-    with pytest.raises(DataError, match="does not exist"), decoding(path):
-        path.open()
     with pytest.raises(DataError, match="my own"), decoding(path):
         raise DataError("my own sentence")
     with pytest.raises(KeyboardInterrupt), decoding(path):
