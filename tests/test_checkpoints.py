@@ -320,6 +320,7 @@ def package(
         os.replace(run / kind / "model.safetensors", path)
         write_json(path.with_suffix(".json"), {"sha256": sha256(path)})
     monkeypatch.setattr(checkpoints.resources, "files", lambda _: root)
+    monkeypatch.chdir(tmp_path)  # away from our own runs/
     return folder
 
 
@@ -336,6 +337,34 @@ def test_one_half_can_be_ones_own(package: Path, tmp_path: Path) -> None:
     path = tmp_path / "own" / "model.safetensors"
     save_weights(path, small_cnn(CLASSES), {**CLASSIFIER, "size": 48})
     assert load("tiny", classifier=path.parent).size == 48
+
+
+def test_name_without_shipped_weights_means_a_run(
+    package: Path, tmp_path: Path
+) -> None:
+    """The error names the command; what it trains is found from then on."""
+    with pytest.raises(CheckpointError) as caught:
+        load_classifier("mine")
+    out = "runs/mine_classifier"
+    assert (
+        f"`explainer train classifier --preset mine --out {out}` in "
+        f"{tmp_path}" in str(caught.value)
+    )
+    with pytest.raises(CheckpointError, match="explainer --loss rtis --pre"):
+        load_explainer("mine", kind="rtis")
+
+    config = {**CLASSIFIER, "size": 48}
+    for name in ("mine", "tiny"):
+        path = tmp_path / "runs" / f"{name}_classifier" / "model.safetensors"
+        save_weights(path, small_cnn(CLASSES), config)
+    assert load_classifier("mine").config["size"] == 48
+    assert load_classifier("tiny").config["size"] == 32  # shipped
+
+
+def test_no_preset_is_named_for_a_path(run: Path) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        load_classifier(run / "typo")
+    assert "train" not in str(caught.value).replace(str(run), "")
 
 
 def test_tampered_weights_are_refused(package: Path) -> None:
