@@ -1,0 +1,78 @@
+"""Every chapter with a `PRESET` runs on real photographs, where there are some.
+
+Its one line `PRESET = "scenes"` becomes `PRESET = "animals"`, as a reader
+would change it. It runs in an empty folder, as on Colab: no results files
+beside it. With the photographs some chapters take minutes.
+"""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+from chapters import chapters
+from explainer.presets import PRESETS
+
+LINE = re.compile(r'^PRESET = "scenes"$', re.MULTILINE)
+WITH_PRESET = [
+    path for path in chapters() if '"PRESET = ' in path.read_text("utf-8")
+]
+# The paper's networks, which no one has trained for this package yet.
+WITHOUT_WEIGHTS = "voc2007-vgg16"
+
+
+def run(
+    path: Path, preset: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> nbformat.NotebookNode:
+    """Execute a copy of a chapter under another preset, in ``folder``."""
+    # The kernel of this environment, not one that a user has installed.
+    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
+    notebook = nbformat.read(path, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    changed = 0
+    for cell in code:
+        cell.source, n = LINE.subn(f'PRESET = "{preset}"', cell.source)
+        changed += n
+    assert changed == 1
+    NotebookClient(
+        notebook,
+        timeout=1800,
+        startup_timeout=300,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(folder)}},
+    ).execute()
+    return notebook
+
+
+@pytest.mark.parametrize("path", WITH_PRESET, ids=lambda path: path.stem)
+def test_chapter_runs_on_photographs(
+    path: Path,
+    voc_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    notebook = run(path, "animals", tmp_path, monkeypatch)
+
+    pictures = [
+        output
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+    assert pictures
+
+
+def test_chapter_without_weights_ends_in_one_sentence(
+    voc_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (path,) = (p for p in WITH_PRESET if p.stem == "03_masks")
+
+    with pytest.raises(CellExecutionError) as caught:
+        run(path, WITHOUT_WEIGHTS, tmp_path, monkeypatch)
+
+    assert WITHOUT_WEIGHTS in PRESETS
+    assert caught.value.ename == "CheckpointError"
+    assert "explainer train classifier" in caught.value.evalue
