@@ -1,0 +1,41 @@
+"""The package's own names are there, and cost nothing before."""
+
+import subprocess
+import sys
+
+import pytest
+
+import explainer
+import explainer.checkpoints
+import explainer.data
+import explainer.figures
+
+
+def test_every_name_is_that_of_its_module() -> None:
+    assert explainer.load is explainer.checkpoints.load
+    assert explainer.Pair is explainer.checkpoints.Pair
+    assert explainer.Scenes is explainer.data.Scenes
+    assert explainer.draw is explainer.figures.draw
+    for name in explainer.__all__:
+        assert callable(getattr(explainer, name)), name
+        assert name in dir(explainer)
+
+
+def test_other_names_are_refused() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'lod'"):
+        explainer.lod  # noqa: B018
+    with pytest.raises(ImportError, match="lod"):
+        from explainer import lod  # noqa: F401
+
+
+def test_importing_the_package_imports_nothing_large() -> None:
+    large = {"torch", "timm", "torchvision", "matplotlib", "captum"}
+    code = f"import sys, explainer; print({large} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    assert done.stdout == "set()\n"
