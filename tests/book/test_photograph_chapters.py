@@ -1,4 +1,4 @@
-"""Every chapter with a `PRESET` runs on real photographs, where there are some.
+"""Every chapter with a `PRESET` runs on real photographs, if there are any.
 
 Its one line `PRESET = "scenes"` becomes `PRESET = "animals"`, as a reader
 would change it. It runs in an empty folder, as on Colab: no results files
