@@ -7,6 +7,7 @@ multi-label or single-label, and the layer Grad-CAM looks at.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import timm
@@ -255,19 +256,36 @@ def _load_file(network: nn.Module, path: Path) -> None:
     network.load_state_dict(dict(zip(own, theirs, strict=True)))
 
 
-def _torchvision(name: str, initial_weights: Initial) -> nn.Module:
-    """Build a torchvision model with random, ImageNet or a file's weights."""
-    weights = "DEFAULT" if initial_weights == "imagenet" else None
+def imagenet_state(name: str, otherwise: str) -> dict[str, Tensor]:
+    """Return the ImageNet weights of a torchvision model, downloaded once.
+
+    Tensors alone are read: torchvision itself would unpickle the file.
+    Raises :class:`WeightsError`, whose message ends with ``otherwise``.
+    """
+    weights = torchvision.models.get_model_weights(name).DEFAULT
     try:
-        network: nn.Module = torchvision.models.get_model(
-            name, weights=weights
+        state: dict[str, Tensor] = weights.get_state_dict(
+            check_hash=True, weights_only=True, map_location="cpu"
         )
-    except OSError as error:
+    except (OSError, RuntimeError, UnpicklingError) as error:
         raise WeightsError(
             f"cannot download the ImageNet weights of {name} ({error}); "
-            "check the network, or fetch the file named above by hand and "
-            "pass its path as initial weights"
+            f"check the network, {otherwise}"
         ) from error
+    return state
+
+
+def _torchvision(name: str, initial_weights: Initial) -> nn.Module:
+    """Build a torchvision model with random, ImageNet or a file's weights."""
+    network: nn.Module = torchvision.models.get_model(name, weights=None)
+    if initial_weights == "imagenet":
+        network.load_state_dict(
+            imagenet_state(
+                name,
+                "or fetch the file named above by hand and pass its path as "
+                "initial weights",
+            )
+        )
     if isinstance(initial_weights, Path):
         _load_file(network, initial_weights)
     return network

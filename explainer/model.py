@@ -21,7 +21,7 @@ from explainer.classifiers import (
     Classifier,
     SmallCNN,
     SmallEncoder,
-    WeightsError,
+    imagenet_state,
 )
 from explainer.errors import UnknownNameError
 
@@ -222,19 +222,19 @@ class DeepLab(nn.Module):
 
     def __init__(self, n_classes: int, *, pretrained_backbone: bool) -> None:
         super().__init__()
-        try:
-            self.network = torchvision.models.get_model(
-                "deeplabv3_resnet50",
-                weights=None,
-                weights_backbone="DEFAULT" if pretrained_backbone else None,
-                num_classes=n_classes,
+        self.network = torchvision.models.get_model(
+            "deeplabv3_resnet50",
+            weights=None,
+            weights_backbone=None,
+            num_classes=n_classes,
+        )
+        if pretrained_backbone:
+            state = imagenet_state(
+                "resnet50", "or build it with pretrained_backbone=False"
             )
-        except OSError as error:
-            raise WeightsError(
-                "cannot download the ImageNet backbone of deeplabv3_resnet50 "
-                f"({error}); check the network, or build it with "
-                "pretrained_backbone=False"
-            ) from error
+            backbone = self.network.backbone
+            own = backbone.state_dict()
+            backbone.load_state_dict({name: state[name] for name in own})
         mean, std = IMAGENET
         self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1))

@@ -9,7 +9,6 @@ import pytest
 import skimage.data
 import timm
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -294,12 +293,14 @@ def test_initial_weights_come_from_a_file(tmp_path: Path) -> None:
 
 
 def test_failed_download_names_the_remedy(
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def no_network(*_: object, **__: object) -> None:
         raise URLError("Name or service not known")
 
-    monkeypatch.setattr(torchvision.models, "get_model", no_network)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     for build in (vgg16, resnet50):
         with pytest.raises(WeightsError, match="pass its path") as caught:
             build(CLASSES, "imagenet")

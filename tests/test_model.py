@@ -1,10 +1,10 @@
 """The Explainer networks."""
 
+from pathlib import Path
 from urllib.error import URLError
 
 import pytest
 import torch
-import torchvision
 from torch import nn
 from torch.testing import assert_close
 
@@ -53,12 +53,14 @@ def test_deeplab_keeps_the_size() -> None:
 
 
 def test_deeplab_says_what_to_do_without_a_network(
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def no_network(*_: object, **__: object) -> None:
         raise URLError("unreachable")
 
-    monkeypatch.setattr(torchvision.models, "get_model", no_network)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(WeightsError, match="pretrained_backbone=False"):
         build_explainer("deeplabv3_resnet50", 5, pretrained_backbone=True)
 
