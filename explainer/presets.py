@@ -162,7 +162,7 @@ PRESETS: dict[str, Preset] = {
             "sharpness": 3.0,
             "initial_bias": -1.5,
             "class_activation": True,
-            "scale": 1.4,
+            "scale": 2.0,
             "affinity_cells": 40,
         },
         encoder_from_classifier=True,
@@ -185,7 +185,7 @@ PRESETS: dict[str, Preset] = {
         weights=LossWeights(
             entropy=4,
             bound=0.8,
-            target_area=0.5,
+            target_area=0.6,
             non_target_area=0.5,
             smoothness=0.5,
             b=0.5,
