@@ -232,11 +232,11 @@ def _read_history(path: Path, up_to: int) -> History:
         return []
     rows = []
     for line in path.read_bytes().splitlines():
-        try:
+        try:  # a copy may have cut a line short
             row = json.loads(line)
             if row["step"] <= up_to:
                 rows.append(row)
-        except (ValueError, TypeError, KeyError):  # cut short by a copy
+        except (ValueError, TypeError, KeyError, RecursionError):
             continue
     return rows
 

@@ -52,7 +52,7 @@ class RowFile:
     def _parse(self, line: bytes, number: int) -> Row:
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict):
             raise RowsError(

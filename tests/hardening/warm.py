@@ -19,8 +19,8 @@ import sys
 import traceback
 from dataclasses import replace
 
-import accelerate.utils
-import matplotlib.pyplot
+import accelerate.utils  # noqa: F401
+import matplotlib.pyplot  # noqa: F401
 import torch
 import torch._dynamo  # the first optimizer asks for it
 
