@@ -97,5 +97,6 @@ def integrated_gradients(
                 # Captum takes at least one point of every image at a time.
                 internal_batch_size=max(batch_size, len(rows)),
             )
-            masks[rows, c] = _heat(attributions)
+            # Captum before 0.8 answers in double precision.
+            masks[rows, c] = _heat(attributions.to(images))
     return masks
