@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import time
+from contextlib import suppress
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,9 @@ def write_atomically(path: Path, content: bytes) -> None:
 def _remove_scraps(path: Path) -> None:
     """Remove what killed processes left of a file, but no one's at work."""
     for scrap in path.parent.glob(f"{escape(path.name)}.*.tmp"):
-        if time.time() - scrap.stat().st_mtime > SCRAP_AGE:
-            scrap.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # its process has just finished
+            if time.time() - scrap.stat().st_mtime > SCRAP_AGE:
+                scrap.unlink()
 
 
 def write_json(path: Path, content: object) -> None:

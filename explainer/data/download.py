@@ -2,7 +2,8 @@
 
 An archive is used only when its SHA-256 is right, whoever served it, so a
 mirror need not be trusted. Half a download is kept as ``NAME.part`` and
-continued, from another host if need be.
+continued, from another host if need be. Several processes may ask for the
+same archive at once.
 """
 
 import errno
@@ -20,6 +21,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from filelock import FileLock
 from tqdm import tqdm
 
 from explainer.data.base import DataError
@@ -86,18 +88,30 @@ def fetch(
             f"cannot make the folder {folder} ({error.strerror}); "
             "name another one"
         ) from error
-    part = folder / f"{archive.name}.part"
+    # Processes that want the same archive share its .part: one downloads,
+    # the others wait. The lock goes with its process, however that ends.
+    with FileLock(folder / f"{archive.name}.lock"):
+        if not (target.is_file() and sha256(target) == archive.sha256):
+            _download_to(target, archive, timeout, progress)
+    return target
+
+
+def _download_to(
+    target: Path, archive: Archive, timeout: float, progress: bool
+) -> None:
+    """Put an archive in its place, from the first host that delivers."""
+    part = target.with_name(f"{archive.name}.part")
     failures = []
     for url in archive.urls:
         reason = _try_host(url, part, archive, timeout, progress)
         if reason is None:
             os.replace(part, target)
-            return target
+            return
         failures.append(f"{url} ({reason})")
     raise DataError(
         f"could not download {archive.name}: {'; '.join(failures)}. Fetch "
-        f"it by hand (SHA-256 {archive.sha256}) into {folder.absolute()} "
-        "and run this again"
+        f"it by hand (SHA-256 {archive.sha256}) into "
+        f"{target.parent.absolute()} and run this again"
     )
 
 
@@ -232,8 +246,9 @@ def extract(
     except DataError:
         raise
     except Exception as error:  # damaged archives raise nearly every one
+        reason = str(error).partition("\n")[0]  # the rest is Python's tries
         raise DataError(
-            f"{archive} could not be unpacked into {folder} ({error}); "
+            f"{archive} could not be unpacked into {folder} ({reason}); "
             "make room, or delete the archive to fetch it anew"
         ) from error
     finally:

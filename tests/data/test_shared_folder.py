@@ -1,0 +1,171 @@
+"""Two processes that want the same files at the same moment get them."""
+
+import hashlib
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from explainer.data import Scenes
+from explainer.data.download import Archive, fetch
+from explainer.files import write_atomically
+
+CONTENT = np.random.default_rng(1).bytes(400_000)
+
+# Each says that it is ready, and starts when all are.
+TOGETHER = """
+import sys, time
+from pathlib import Path
+folder, me, n = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+{imports}
+(folder / f"ready-{{me}}").touch()
+while len(list(folder.glob("ready-*"))) < n:
+    time.sleep(0.001)
+{work}
+"""
+
+
+def together(n: int, folder: Path, imports: str, work: str) -> list[str]:
+    """Run the same work in n processes at once; return what they print."""
+    code = TOGETHER.format(imports=imports, work=work)
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(folder), str(i), str(n)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(n)
+    ]
+    done = [process.communicate(timeout=300) for process in running]
+    for process, (_, error) in zip(running, done, strict=True):
+        assert process.returncode == 0, error
+    return [output.strip() for output, _ in done]
+
+
+def test_scenes_are_drawn_into_one_cache_by_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("EXPLAINER_CACHE", str(cache))
+    ready = tmp_path / "ready"
+    ready.mkdir()
+
+    sums = together(
+        2,
+        ready,
+        "from explainer.data import Scenes",
+        "print(float(sum(s.image.sum() for s in Scenes('test', 20))))",
+    )
+
+    expected = float(sum(s.image.sum() for s in Scenes("test", 20)))
+    assert [float(s) for s in sums] == [expected] * 2
+    assert [p.suffix for p in cache.iterdir()] == [".npz"]
+
+
+def test_a_file_written_by_three_at_once_is_one_of_theirs(
+    tmp_path: Path,
+) -> None:
+    target = tmp_path / "file.json"
+    together(
+        3,
+        tmp_path,
+        "from explainer.files import write_atomically",
+        f"for _ in range(60):\n"
+        f"    write_atomically(Path({str(target)!r}), me.encode() * 100_000)",
+    )
+
+    content = target.read_bytes()
+    assert content in [i * 100_000 for i in (b"0", b"1", b"2")]
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_what_another_process_has_just_finished_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "file.1.tmp"
+    other.touch()
+
+    def finished(path: Path, pattern: str) -> Iterator[Path]:
+        other.unlink()
+        yield other
+
+    monkeypatch.setattr(Path, "glob", finished)
+    write_atomically(tmp_path / "file", b"content")
+    assert (tmp_path / "file").read_bytes() == b"content"
+
+
+class Slow(BaseHTTPRequestHandler):
+    """Sends the content in pieces, so that two downloads overlap."""
+
+    asked = 0
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        type(self).asked += 1
+        start = int(self.headers.get("Range", "bytes=0-")[6:-1])
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(CONTENT) - start))
+        self.end_headers()
+        for i in range(start, len(CONTENT), 40_000):
+            self.wfile.write(CONTENT[i : min(i + 40_000, len(CONTENT))])
+            self.wfile.flush()
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def host() -> Iterator[str]:
+    """Serve the content on the loopback; return its address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    server.daemon_threads = True
+    Slow.asked = 0
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/data.bin"
+    server.shutdown()
+    server.server_close()
+
+
+def test_an_archive_is_downloaded_once_for_two(
+    tmp_path: Path, host: str
+) -> None:
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    folder = tmp_path / "data"
+    paths = together(
+        2,
+        tmp_path,
+        "from explainer.data.download import Archive, fetch",
+        f"print(fetch(Archive('data.bin', {digest!r}, ({host!r},)),"
+        f" Path({str(folder)!r}), progress=False))",
+    )
+
+    assert paths == [str(folder / "data.bin")] * 2
+    assert (folder / "data.bin").read_bytes() == CONTENT
+    assert not list(folder.glob("*.part"))
+    assert Slow.asked == 1
+
+
+def test_threads_of_one_process_wait_for_each_other_too(
+    tmp_path: Path, host: str
+) -> None:
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    archive = Archive("data.bin", digest, (host,))
+    threads = [
+        threading.Thread(
+            target=fetch, args=(archive, tmp_path), kwargs={"progress": False}
+        )
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert (tmp_path / "data.bin").read_bytes() == CONTENT
+    assert Slow.asked == 1
