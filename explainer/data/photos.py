@@ -275,6 +275,8 @@ def _tabled(table: Path) -> dict[Path, list[str]]:
             f"{table} needs the columns file and labels, with a value in "
             "every line; correct it"
         ) from error
+    if not rows:
+        raise DataError(f"{table} names no picture; correct the table")
     for path in rows:
         if not os.path.isfile(path):  # also where no file can be named so
             raise DataError(

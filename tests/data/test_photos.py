@@ -271,7 +271,7 @@ def test_a_table_of_several_labels(tmp_path: Path) -> None:
         ("file,labels\na.png\n", "needs the columns file and labels"),
         ("file,labels\nb.png,cat\n", r"names b\.png, and there is no"),
         ('file,labels\n"a.png,cat\n', "cannot be read as a table"),
-        ("file,labels\n", "no picture given"),
+        ("file,labels\n", r"labels\.csv names no picture"),
     ],
 )
 def test_a_damaged_table_is_named(

@@ -93,4 +93,5 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
         pytest.skip("jobs are forked, which is safe on Linux only")
     started = Warm(tmp_path_factory.mktemp("warm"))
     yield started
-    started.process.communicate("")  # its input ends
+    started.process.kill()
+    started.process.communicate()

@@ -85,6 +85,7 @@ def test_evaluation_keeps_its_rows(warm: Any, tmp_path: Path) -> None:
         return [(r["method"], r.get("index")) for r in found]
 
     path = tmp_path / "r.json"
+    warm.succeeds(*EVALUATION, tmp_path / "first.json")  # draws the scenes
     ended = warm.explainer(*EVALUATION, path, largest=9_000)
     assert str(path.with_suffix(".jsonl")) in ended.sentence
     assert path.with_suffix(".jsonl").stat().st_size == 9_000
