@@ -75,4 +75,5 @@ def test_chapter_without_weights_ends_in_one_sentence(
 
     assert WITHOUT_WEIGHTS in PRESETS
     assert caught.value.ename == "CheckpointError"
-    assert "explainer train classifier" in caught.value.evalue
+    command = f"explainer train classifier --preset {WITHOUT_WEIGHTS}"
+    assert command in caught.value.evalue
