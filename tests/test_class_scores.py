@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from explainer.attribution import ellipse, ground_truth, one, zero
+from explainer.class_score_tables import class_score_tables
 from explainer.class_scores import (
     ClassScores,
-    class_score_tables,
     class_scores,
     diagonal_and_rest,
     masked_scores,

@@ -33,7 +33,7 @@ import torch
 from explainer.attribution import PAPER_METHODS
 from explainer.card import environment
 from explainer.checkpoints import load_classifier
-from explainer.class_scores import class_score_tables
+from explainer.class_score_tables import class_score_tables
 from explainer.classifiers import Frozen
 from explainer.data import VOC, First, LabelledImages
 from explainer.evaluation import evaluate

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from explainer.checkpoints import load_classifier
-from explainer.class_scores import class_score_tables, diagonal_and_rest
+from explainer.class_score_tables import class_score_tables
+from explainer.class_scores import diagonal_and_rest
 from explainer.cli.options import (
     Budget,
     ClassifierAt,
