@@ -24,8 +24,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Sampler
+from torch import nn
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from explainer.card import environment
@@ -35,6 +35,12 @@ from explainer.errors import UserError
 from explainer.files import read_json, sha256, write_atomically, write_json
 from explainer.losses import Loss
 from explainer.memory import keep_freed_memory
+from explainer.steps import (
+    Average,
+    ShuffledBatches,
+    parameter_groups,
+    seed_of,
+)
 
 History = list[dict[str, float]]
 BatchLoss = Callable[[nn.Module, Batch, torch.Generator], Loss]
@@ -93,60 +99,6 @@ class Run:
         return self.folder / "model.safetensors"
 
 
-def seed_of(seed: int, step: int) -> int:
-    """Mix a seed and a counter into one number below 2**63."""
-    mixed = seed * 6_364_136_223_846_793_005 + step * 1_442_695_040_888_963
-    return mixed % 2**63
-
-
-def parameter_groups(
-    model: nn.Module, encoder_rate: float
-) -> list[dict[str, Any]]:
-    """Return the parameters that learn, with their share of the rate."""
-    groups: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            given = name.startswith(("encoder.", "class_activation."))
-            share = encoder_rate if given else 1.0
-            groups.setdefault(share, []).append(parameter)
-    return [{"params": ps, "share": share} for share, ps in groups.items()]
-
-
-class ShuffledBatches(Sampler[list[int]]):
-    """Batches of shuffled indices, epoch after epoch, from a given step on.
-
-    Epoch e's order is a function of (seed, e); an incomplete last batch is
-    dropped, unless there is no other.
-    """
-
-    drop_last = True
-
-    def __init__(
-        self, n: int, batch_size: int, seed: int, start: int, stop: int
-    ) -> None:
-        self.n, self.batch_size = n, min(n, batch_size)
-        self.seed, self.start, self.stop = seed, start, stop
-
-    def __len__(self) -> int:
-        """Return the number of batches left."""
-        return max(0, self.stop - self.start)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        """Yield one list of indices per step."""
-        per_epoch = self.n // self.batch_size
-        order: list[int] = []
-        shuffled_for = -1
-        for step in range(self.start, self.stop):
-            epoch, i = divmod(step, per_epoch)
-            if epoch != shuffled_for:
-                generator = torch.Generator().manual_seed(
-                    seed_of(self.seed, epoch)
-                )
-                order = torch.randperm(self.n, generator=generator).tolist()
-                shuffled_for = epoch
-            yield order[i * self.batch_size : (i + 1) * self.batch_size]
-
-
 def without_masks(samples: Sequence[Sample]) -> Batch:
     """Collate without masks: training never sees what they hold."""
     return collate([s._replace(mask=None) for s in samples])
@@ -158,29 +110,6 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
     if config.schedule == "cosine":
         rate *= 0.5 * (1 + math.cos(math.pi * step / config.steps))
     return rate
-
-
-class _Average:
-    """A mean of named scalars that waits for the device only when read."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.weight = 0.0
-
-    def add(self, loss: Loss, weight: float = 1.0) -> None:
-        for name, value in {"total": loss.total, **loss.terms}.items():
-            term = weight * value.detach().float()
-            self.sums[name] = self.sums.get(name, 0) + term
-        self.weight += weight
-
-    def read(self, over: Accelerator | None = None) -> dict[str, float]:
-        """Return the means; with ``over`` those of all its processes."""
-        if not self.sums:
-            return {}
-        values = torch.stack(list(self.sums.values())) / self.weight
-        if over is not None:
-            values = over.reduce(values, "mean")
-        return dict(zip(self.sums, values.tolist(), strict=True))
 
 
 def _check_config(path: Path, config: dict[str, Any]) -> None:
@@ -356,7 +285,7 @@ class Loop:
 
     def run(self) -> Run:
         """Take the steps that are left; return the run."""
-        average, since = _Average(), time.perf_counter()
+        average, since = Average(), time.perf_counter()
         with tqdm(
             total=self.training.steps,
             initial=self.step,
@@ -372,7 +301,7 @@ class Loop:
                 last = self.step == self.training.steps
                 if self.step % self.training.eval_every == 0 or last:
                     self._record(average.read(self.accelerator), since)
-                    average, since = _Average(), time.perf_counter()
+                    average, since = Average(), time.perf_counter()
                 if self._patience_is_over:
                     break
         if self.accelerator.is_main_process:
@@ -412,7 +341,7 @@ class Loop:
     def _validate(self) -> dict[str, float]:
         """Return the mean loss and terms over held-out images."""
         self.model.eval()
-        average = _Average()
+        average = Average()
         batches: Any = DataLoader(
             self.val,  # type: ignore[arg-type]
             self.training.batch_size,

@@ -20,7 +20,7 @@ from explainer.attribution.extremal_perturbation import AREAS
 from explainer.classifiers import build_classifier, frozen
 from explainer.data.coco import ANNOTATIONS, COCO_PAPER_CLASSES, IMAGES
 from explainer.data.download import Archive
-from explainer.data.scenes import CLASSES as SCENE_CLASSES
+from explainer.data.shapes import CLASSES as SCENE_CLASSES
 from explainer.data.voc import ARCHIVES as VOC_ARCHIVES
 from explainer.data.voc import VOC_CLASSES
 from explainer.errors import UserError

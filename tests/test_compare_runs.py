@@ -7,7 +7,7 @@ import pytest
 
 from compare_runs import compare, differences, flat
 from explainer.checkpoints import save_weights
-from explainer.data.scenes import CLASSES
+from explainer.data.shapes import CLASSES
 from explainer.model import build_explainer
 
 

@@ -11,7 +11,7 @@ from explainer.attribution import METHODS
 from explainer.checkpoints import load_classifier
 from explainer.contenders import Contender
 from explainer.data import Scenes, Shortcut
-from explainer.data.scenes import CLASSES
+from explainer.data.shapes import CLASSES
 from explainer.presets import get_preset
 from explainer.sanity import (
     class_masks_of,

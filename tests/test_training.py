@@ -20,9 +20,9 @@ from torch.testing import assert_close
 from explainer.checkpoints import CheckpointError
 from explainer.classifiers import HALVES, Classifier, SmallCNN
 from explainer.data import Sample, Scenes
-from explainer.loop import ShuffledBatches, parameter_groups
 from explainer.losses import Loss, explainer_loss
 from explainer.model import EncoderDecoder, small
+from explainer.steps import ShuffledBatches, parameter_groups
 from explainer.training import (
     MaskedInputs,
     Run,

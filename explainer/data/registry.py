@@ -10,8 +10,8 @@ from torch import Tensor
 
 from explainer.data.base import DataError, LabelledImages, Sample
 from explainer.data.coco import COCO, COCO_CLASSES, COCO_PAPER_CLASSES
-from explainer.data.scenes import CLASSES as SCENE_CLASSES
 from explainer.data.scenes import LENGTHS, Scenes, Shortcut
+from explainer.data.shapes import CLASSES as SCENE_CLASSES
 from explainer.data.voc import VOC, VOC_CLASSES
 
 

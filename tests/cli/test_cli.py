@@ -19,7 +19,7 @@ from explainer.checkpoints import (
     save_weights,
 )
 from explainer.data import VOC_CLASSES
-from explainer.data.scenes import CLASSES
+from explainer.data.shapes import CLASSES
 from explainer.presets import PRESETS
 
 METRICS = {"accuracy", "iou", "iou_50", "saliency", "mae", "seconds"}

@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from explainer.data import Scenes, Shortcut
-from explainer.data.scenes import CLASSES, SHAPES, draw_scene
+from explainer.data.scenes import draw_scene
+from explainer.data.shapes import CLASSES, SHAPES
 
 GOLDEN = {
     # (seed, size): SHA-256 of the image's bytes and then the mask's. A
