@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -88,12 +89,31 @@ def fetch(
             f"cannot make the folder {folder} ({error.strerror}); "
             "name another one"
         ) from error
-    # Processes that want the same archive share its .part: one downloads,
-    # the others wait. The lock goes with its process, however that ends.
-    with FileLock(folder / f"{archive.name}.lock"):
+    with _alone(target):
         if not (target.is_file() and sha256(target) == archive.sha256):
             _download_to(target, archive, timeout, progress)
     return target
+
+
+@contextmanager
+def _alone(archive: Path) -> Iterator[None]:
+    """Let one process at a time download or unpack an archive.
+
+    Those that want the same one share its .part and where it is unpacked.
+    The lock goes with its process, however that ends.
+    """
+    lock = FileLock(f"{archive}.lock")
+    try:
+        lock.acquire()
+    except OSError as error:
+        raise DataError(
+            f"cannot write {archive}.lock ({error.strerror or error}); make "
+            "room, or name another folder"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _download_to(
@@ -229,6 +249,13 @@ def extract(
         When the archive is damaged, lacks a member of ``only``, or holds a
         link or a path that leads out of ``folder``.
     """
+    with _alone(archive):
+        _extract(archive, folder, only)
+
+
+def _extract(
+    archive: Path, folder: Path, only: tuple[str, ...] | None
+) -> None:
     staging = folder / f".extract-{archive.name}"
     shutil.rmtree(staging, ignore_errors=True)
     try:

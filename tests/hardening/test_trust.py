@@ -192,7 +192,7 @@ def change_the_header(run: Path) -> None:
     """Exchange two classes: all else fits."""
     path = run / "model.safetensors"
     content = path.read_bytes()
-    changed = content.replace(b"circle", b"CIRCLE")
+    changed = content.replace(b"hourglass", b"HOURGLASS")
     assert changed != content
     path.write_bytes(changed)
 
