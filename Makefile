@@ -14,8 +14,8 @@ CHAPTERS := $(wildcard book/*.ipynb)
 SOURCES := $(PACKAGE) pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve links test lint chapters benchmark set-repository \
-	weights clean
+.PHONY: help book serve links test lint chapters units pages benchmark \
+	set-repository weights clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' \
@@ -29,9 +29,8 @@ book: .venv/.book _build/.sources  ## Run the chapters and build the HTML
 # The chapters run twice, side by side: as tests, and into the pages that
 # tests open in a browser. A core each, for threads that fight for one lose
 # more than they gain.
-test: lint  ## Run the linters, every chapter, the book and the unit tests
-	OMP_NUM_THREADS=1 $(MAKE) -j 2 chapters book
-	$(BIN)/python -m pytest tests --benchmark-disable --durations 10
+test: lint  ## Run the linters, every chapter, the book and all tests
+	OMP_NUM_THREADS=1 $(MAKE) -j 2 chapters pages units
 
 # --- what they are made of ---------------------------------------------
 
@@ -42,6 +41,13 @@ lint: .venv/.test  ## Run ruff and mypy
 
 chapters: .venv/.test _build/.chapters  ## Run every chapter as a test
 	@echo "Every chapter of _toc.yml has run without error."
+
+units: .venv/.test  ## Run the unit tests
+	$(BIN)/python -m pytest tests --ignore tests/book \
+		--benchmark-disable --durations 10
+
+pages: book  ## Build the book and open its pages in a browser
+	$(BIN)/python -m pytest tests/book --durations 10
 
 # Not repeated until a chapter, the package or this environment changes.
 _build/.chapters: $(CHAPTERS) $(SOURCES) _toc.yml .venv/.test
