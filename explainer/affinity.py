@@ -33,8 +33,9 @@ def affinity(
 
     ``features`` are maps ``(B, D, h, w)`` of any sizes, each of the same
     say; they are brought to the grid ``cells``. The weight of cell j for
-    cell i is the softmax over j of cos(f_i, f_j) / ``temperature`` minus
-    d_ij² / (2 ``reach``²), with the distance d in widths of the image.
+    cell i is the softmax over j of ``cos(f_i, f_j) / temperature -
+    d_ij ** 2 / (2 * reach ** 2)``, with the distance d in widths of the
+    image.
     No gradient flows through it: masks must not be able to bend it.
     """
     maps = [_unit(F.adaptive_avg_pool2d(f, cells)) for f in features]
