@@ -1,8 +1,8 @@
 """Let cells of an image that look alike share their logits.
 
 The loss says little about where a mask must end: on photographs the true
-outline and a blob that reaches as far cost nearly the same, since the
-classifier reads context too. What fills the gap is a prior in the network.
+outlines often cost more than a mask that takes some context along, since the
+classifier reads that too. What fills the gap is a prior in the network.
 This one is parameter-free: alike pixels belong together, the assumption
 behind conditional random fields (Krähenbühl and Koltun, 2011), here as one
 step of averaging as in non-local networks (Wang et al., 2018).
@@ -35,8 +35,7 @@ def affinity(
     say; they are brought to the grid ``cells``. The weight of cell j for
     cell i is the softmax over j of ``cos(f_i, f_j) / temperature -
     d_ij ** 2 / (2 * reach ** 2)``, with the distance d in widths of the
-    image.
-    No gradient flows through it: masks must not be able to bend it.
+    image. No gradient flows through it: masks must not be able to bend it.
     """
     maps = [_unit(F.adaptive_avg_pool2d(f, cells)) for f in features]
     unit = F.normalize(torch.cat(maps, dim=1).flatten(2), dim=1)

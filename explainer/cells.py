@@ -73,7 +73,6 @@ def class_score_cells(
 
 def diagonals(paper: Content, notebook: Content, ours: Content) -> Table:
     """Return each method's mean diagonal and rest of the class scores."""
-
     rows = {}
     for method in PAPER_METHODS:
         found = [

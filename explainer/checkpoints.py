@@ -77,6 +77,10 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     }, config
 
 
+MISFITS = (KeyError, TypeError, ValueError, AttributeError, RuntimeError)
+"""What building a network from a header that is not its own may raise."""
+
+
 def _rebuild(
     build: Callable[[], nn.Module], state: dict[str, Tensor], path: Path
 ) -> nn.Module:
@@ -89,9 +93,7 @@ def _rebuild(
         module.load_state_dict(state)
     except UserError as error:
         raise CheckpointError(f"{path} cannot be loaded: {error}") from error
-    except (
-        *(KeyError, TypeError, ValueError, AttributeError, RuntimeError),
-    ) as error:
+    except MISFITS as error:
         raise CheckpointError(
             f"the weights in {path} do not fit the architecture that its "
             "header names; the file was changed or written by another version"
@@ -180,9 +182,10 @@ def _locate(where: Path | str, kind: str) -> Path:
     if path.is_file() or path.suffix == ".safetensors":
         return path
     name = f"{where}_{kind}"
-    trained = _in_run(Path("runs", name))
-    if trained is not None and not _in_package(name).is_file():
-        return trained
+    if not _in_package(name).is_file():
+        trained = _in_run(Path("runs", name))
+        if trained is not None:
+            return trained
     return shipped(name)
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from explainer.card import command_line, describe, environment
 from explainer.class_scores import class_scores, columns_of
-from explainer.classifiers import Frozen
+from explainer.classifiers import unfrozen
 from explainer.contenders import Contender, EvaluationError, describe_row
 from explainer.data import LabelledImages
 from explainer.files import write_json
@@ -123,14 +123,9 @@ def class_score_tables(
         raise EvaluationError(f"results go to a .json file, not to {out}")
     names = list(data.classes if classes is None else classes)
     columns_of(names, data)  # before anything is written
-    bare = (
-        classifier.classifier
-        if isinstance(classifier, Frozen)
-        else classifier
-    )
     common = {
         "data": describe_data(data),
-        "classifier": describe(bare),
+        "classifier": describe(unfrozen(classifier)),
         "classes": names,
         "limit": limit,
         "fill": fill,

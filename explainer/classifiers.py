@@ -134,6 +134,13 @@ def frozen(classifier: nn.Module) -> Frozen:
     return Frozen(classifier)
 
 
+def unfrozen(classifier: nn.Module) -> nn.Module:
+    """Return the module inside a :class:`Frozen`; any other as it is."""
+    if isinstance(classifier, Frozen):
+        return classifier.classifier
+    return classifier
+
+
 def _convolution(n_in: int, n_out: int) -> nn.Sequential:
     """Halve the resolution."""
     return nn.Sequential(

@@ -25,7 +25,7 @@ from explainer.card import (
     peak_memory_mb,
     reset_peak_memory,
 )
-from explainer.classifiers import Frozen, probabilities
+from explainer.classifiers import probabilities, unfrozen
 from explainer.contenders import (
     Contender,
     EvaluationError,
@@ -309,14 +309,9 @@ def evaluate(
                 f"none of the {len(data)} images has a target class and a "
                 "mask; choose another split or other classes"
             )
-        bare = (
-            classifier.classifier
-            if isinstance(classifier, Frozen)
-            else classifier
-        )
         common = {
             "data": describe_data(data),
-            "classifier": describe(bare),
+            "classifier": describe(unfrozen(classifier)),
             "resolution": list(chosen.resolution),
             "explainer": made_with["explainer"],
             **describe(settings),

@@ -26,7 +26,7 @@ from explainer.ablation import fresh_network
 from explainer.attribution._common import evaluating
 from explainer.bootstrap import mean_interval
 from explainer.checkpoints import load_explainer
-from explainer.classifiers import Frozen, frozen
+from explainer.classifiers import Frozen, frozen, unfrozen
 from explainer.contenders import Contender, attribute
 from explainer.data import LabelledImages, Scenes, Shortcut, collate
 from explainer.loop import TrainingConfig
@@ -161,12 +161,7 @@ def randomised(classifier: nn.Module, seed: int = 0) -> Frozen:
     forgets its statistics. The original stays as it is, and so does the
     global random state.
     """
-    bare = (
-        classifier.classifier
-        if isinstance(classifier, Frozen)
-        else classifier
-    )
-    copy: nn.Module = deepcopy(bare)
+    copy = deepcopy(unfrozen(classifier))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for module in copy.modules():

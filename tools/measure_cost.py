@@ -13,7 +13,7 @@ busy core spoil the figures.
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -21,8 +21,9 @@ import torch
 from explainer.attribution import PAPER_METHODS
 from explainer.card import command_line, describe, environment
 from explainer.checkpoints import load_classifier
+from explainer.cli.options import load_split
 from explainer.cost import Setting, along, measure
-from explainer.data import collate, load_data
+from explainer.data import collate
 from explainer.files import write_json
 from explainer.presets import get_preset
 from explainer.scoreboard import contenders
@@ -65,14 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     sizes = [preset.size * share // 4 for share in (2, 4, 6, 8)]
     images = {}
     for size in sizes:
-        data = load_data(
-            preset.data,
-            "test",
-            root=asked.root,
-            size=size,
-            classes=preset.classes,
-            limit=max(BATCHES),
-        )
+        resized = replace(preset, size=size)
+        data = load_split(resized, "test", asked.root, max(BATCHES))
         samples = [data[i] for i in range(max(BATCHES))]
         images[size] = collate(samples).images.to(device)
 
