@@ -5,8 +5,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
@@ -122,15 +122,10 @@ class Slow(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def host() -> Iterator[str]:
+def host(serve: Callable[[type[Slow]], str]) -> str:
     """Serve the content on the loopback; return its address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
-    server.daemon_threads = True
     Slow.asked = 0
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/data.bin"
-    server.shutdown()
-    server.server_close()
+    return f"{serve(Slow)}/data.bin"
 
 
 def test_an_archive_is_downloaded_once_for_two(

@@ -6,14 +6,15 @@ is up still differs from machine to machine, which is the point.
 
 import hashlib
 import io
+import itertools
 import json
 import random
 import signal
 import tarfile
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,30 @@ def kill_until_done(
         kills += 1
 
 
+def torn_folders(
+    warm: Any,
+    seconds: float,
+    rng: random.Random,
+    folder: Path,
+    check: Callable[[Path], object],
+    job: Callable[[Path], dict[str, Any]],
+) -> Iterator[Path]:
+    """Kill jobs, each in a folder of its own, until it was often enough.
+
+    Yield each folder once its job is done; ``check`` is called with it
+    after every kill.
+    """
+    kills = 0
+    for count in itertools.count():
+        torn = folder / f"torn-{count}"
+        kills += kill_until_done(
+            warm, seconds, rng, partial(check, torn), **job(torn)
+        )
+        yield torn
+        if kills >= ENOUGH:
+            return
+
+
 TRAINING = ("train", "explainer", "--limit", "8", "--steps", "4", "--out")
 EVALUATION = (
     *("evaluate", "--limit", "40", "--budget", "trial"),
@@ -132,18 +157,14 @@ def test_a_killed_command_ends_the_same(
     seconds = warm.succeeds(*out(tmp_path / "whole")).seconds
     whole = contents(tmp_path / "whole")
     assert contents(tmp_path / "first").keys() == whole.keys()
-    rng = random.Random(command[0])
-    kills = rounds = 0
-    while kills < ENOUGH:
-        rounds += 1
-        torn = tmp_path / f"torn-{rounds}"
-        kills += kill_until_done(
-            warm,
-            seconds,
-            rng,
-            lambda torn=torn: contents(torn),  # type: ignore[misc]
-            explainer=[str(argument) for argument in out(torn)],
-        )
+    for torn in torn_folders(
+        warm,
+        seconds,
+        random.Random(command[0]),
+        tmp_path,
+        contents,
+        lambda torn: {"explainer": [str(a) for a in out(torn)]},
+    ):
         for name, content in contents(torn).items():
             assert content == whole[name], name
         assert contents(torn).keys() == whole.keys()
@@ -189,7 +210,7 @@ FILES = {
 
 
 @pytest.fixture
-def host() -> Iterator[str]:
+def host(serve: Callable[[type[Slow]], str]) -> str:
     """Serve a tar file; return its address."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as tar:
@@ -198,14 +219,7 @@ def host() -> Iterator[str]:
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     Slow.content, Slow.asked = content.getvalue(), []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/a.tar"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    return f"{serve(Slow)}/a.tar"
 
 
 DOWNLOAD = """
@@ -246,18 +260,9 @@ def test_a_killed_download_ends_the_same(
 
     first = warm.run(**job(tmp_path / "whole"))
     assert first.code == 0, first.said
-    rng = random.Random(0)
-    kills = rounds = 0
-    while kills < ENOUGH:
-        rounds += 1
-        torn = tmp_path / f"torn-{rounds}"
-        kills += kill_until_done(
-            warm,
-            first.seconds,
-            rng,
-            lambda torn=torn: check(torn),  # type: ignore[misc]
-            **job(torn),
-        )
+    for torn in torn_folders(
+        warm, first.seconds, random.Random(0), tmp_path, check, job
+    ):
         assert len(list(torn.glob("VOCdevkit/*/*"))) == len(FILES)
         assert {p.name for p in torn.iterdir()} == {
             *("a.tar", "a.tar.lock", "VOCdevkit")

@@ -6,10 +6,9 @@ import io
 import json
 import shutil
 import struct
-import threading
 import zipfile
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -371,14 +370,8 @@ class Hostile(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def hostile() -> Iterator[str]:
-    server = HTTPServer(("127.0.0.1", 0), Hostile)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def hostile(serve: Callable[[type[Hostile]], str]) -> str:
+    return serve(Hostile)
 
 
 def test_a_host_cannot_fill_the_disk(hostile: str, tmp_path: Path) -> None:
