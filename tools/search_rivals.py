@@ -3,6 +3,7 @@
     python tools/search_rivals.py settings [--preset P] [--final-only]
     python tools/search_rivals.py budgets [--preset P] [--limit 12]
     python tools/search_rivals.py rtis [--preset P] [--areas 1 3 10]
+        [--scale S]
 
 ``settings`` takes one setting of a rival after the other and keeps the value
 with the highest IoU + accuracy - MAE, under the scoreboard's budgets; judged
@@ -308,7 +309,8 @@ def rtis(asked: argparse.Namespace) -> Path:
     on = bench(asked)
     tried = []
     for weight in asked.areas:
-        run = on.folder / f"rtis_area_{weight:g}_{asked.steps}"
+        scale = "" if asked.scale is None else f"_scale_{asked.scale:g}"
+        run = on.folder / f"rtis_area_{weight:g}_{asked.steps}{scale}"
         train_explainer(
             out=run,
             preset=asked.preset,
@@ -317,17 +319,24 @@ def rtis(asked: argparse.Namespace) -> Path:
             loss="rtis",
             area_weight=weight,
             steps=asked.steps,
+            scale=asked.scale,
         )
         network = load_explainer(run, on.data.classes)
         contender = {"network": network}
-        scores = on.measure(METHODS["rtis"], f"rtis area {weight}", contender)
+        scores = on.measure(
+            METHODS["rtis"], f"rtis area {weight}{scale}", contender
+        )
         tried.append({"area": weight, **scores})
     best = max(tried, key=merit)
     path = asked.results / f"rivals_rtis_{on.name}.json"
     write_json(
         path,
         {
-            "card": {**on.card(), "steps": asked.steps},
+            "card": {
+                **on.card(),
+                "steps": asked.steps,
+                "scale": asked.scale,
+            },
             "chosen": {"area": best["area"]},
             "tried": tried,
         },
@@ -362,6 +371,9 @@ def main(arguments: Sequence[str] | None = None) -> Path:
         help="the weights of RTIS's area to try",
     )
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument(
+        "--scale", type=float, help="as in explainer train explainer"
+    )
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--results", type=Path, default=RESULTS)
     asked = parser.parse_args(arguments)

@@ -142,6 +142,16 @@ def train_explainer(
             help="Another weight of the area in the loss 'rtis'.", min=0
         ),
     ] = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(
+            help=(
+                "Magnify images so many times before the encoder, instead "
+                "of the preset's: the first steps can be cheap ones."
+            ),
+            min=0.25,
+        ),
+    ] = None,
     start_at: Annotated[
         str | None,
         typer.Option(
@@ -185,6 +195,13 @@ def train_explainer(
     shape = dict(chosen.explainer_options)
     if initial_weights == "random" and "pretrained_backbone" in shape:
         shape["pretrained_backbone"] = False
+    if scale is not None:
+        if "scale" not in shape:
+            raise UserError(
+                f"--scale: the Explainer of preset {preset} sees images at "
+                "their own size only"
+            )
+        shape["scale"] = scale
     network = build_explainer(chosen.explainer, len(train.classes), **shape)
     older = start_at or chosen.fine_tuned_from
     if older is not None:

@@ -132,6 +132,28 @@ def test_start_from_another_explainer(
     assert "explains the classes" in said
 
 
+def test_scale_is_another_one_than_the_preset_s(
+    runs: Path, run: Command, fails: Command, tmp_path: Path
+) -> None:
+    """The card says it, and the checkpoint is built with it."""
+    start = ("train", "explainer", "--limit", "8", "--steps", "1")
+    start += ("--classifier", runs / "classifier", "--scale", "0.5")
+    with pytest.MonkeyPatch.context() as patch:
+        magnified = replace(
+            PRESETS["scenes"],
+            explainer="light",
+            explainer_options={"scale": 2.0},
+            encoder_from_classifier=False,
+        )
+        patch.setitem(PRESETS, "scenes", magnified)
+        run(*start, "--out", tmp_path)
+    assert load_explainer(tmp_path).scale == 0.5
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert card["options"] == {"scale": 0.5}
+    said = fails(*start, "--out", tmp_path / "no")
+    assert "their own size only" in said
+
+
 def test_evaluate_writes_the_table(
     runs: Path, pair: tuple[str | Path, ...], run: Command, tmp_path: Path
 ) -> None:
