@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from explainer.attribution import PAPER_METHODS
@@ -17,6 +18,9 @@ HEADINGS = {
     "mae": "MAE ↓",
 }
 """How tables name the main metrics; the arrow points to the better."""
+
+TRIED = ("iou_50", "iou", "mae")
+"""The metrics by which recipes are compared on validation images."""
 
 LOWER_IS_BETTER = ("saliency", "mae")
 
@@ -70,6 +74,48 @@ def score_table(results: Results) -> Table:
             row["n"],
         ]
     return table([*(HEADINGS[k] for k in MAIN), "s / image", "n"], rows)
+
+
+def tries_table(tries: Results, settings: Mapping[str, str]) -> Table:
+    """Return what runs differ in beside their scores, a row a run.
+
+    ``tries`` is what ``tools/compare_runs.py`` wrote; ``settings`` are the
+    headings of the settings shown, by their dotted names. Last come the
+    controls, which have none.
+    """
+    rows = {}
+    for run in methods_of(tries):
+        row = tries[run]
+        known = row.get("settings", {})
+        values = [known.get(name) for name in settings]
+        rows[title(run).replace("_", " ")] = [
+            row.get("step", "–"),
+            *("–" if v is None else str(v) for v in values),
+            *(_with_interval(row[k], row["ci"][k]) for k in TRIED),
+        ]
+    headings = [HEADINGS[k] for k in TRIED]
+    return table(["steps", *settings.values(), *headings], rows)
+
+
+def seeds_table(tries: Results) -> Table:
+    """Return the scores of runs that differ in their seed alone.
+
+    The last row is their mean and standard deviation: what another seed
+    changes, as the intervals beside single runs say what other images do.
+    """
+    runs = [run for run in methods_of(tries) if "settings" in tries[run]]
+    columns = {k: [tries[run][k] for run in runs] for k in TRIED}
+    rows: dict[str, Sequence[object]] = {
+        f"seed {tries[run]['settings']['training.seed']}": [
+            _with_interval(tries[run][k], tries[run]["ci"][k]) for k in TRIED
+        ]
+        for run in runs
+    }
+    rows["mean ± standard deviation"] = [
+        f"{fmean(values):.3f} ± {stdev(values):.3f}"
+        for values in columns.values()
+    ]
+    return table([HEADINGS[k] for k in TRIED], rows)
 
 
 def excludes_zero(difference: Mapping[str, Any]) -> bool:

@@ -11,6 +11,8 @@ from explainer.tables import (
     rank,
     read_results,
     score_table,
+    seeds_table,
+    tries_table,
 )
 
 MAIN = ("accuracy", "iou", "iou_50", "saliency", "mae")
@@ -54,6 +56,32 @@ def test_differences_are_starred_where_they_exclude_zero() -> None:
     assert shown.rows["0 everywhere"][1] == "−0.20 [−0.50, +0.10]"
     assert not excludes_zero({"ci": [0.0, 0.2]})
     assert not excludes_zero({"ci": None})
+
+
+def test_tries_stand_beside_what_they_differ_in() -> None:
+    tries = {
+        "run_b": method(
+            0.5, step=700, settings={"w.a": 0.25, "w.b": None, "fill": "x"}
+        ),
+        "ellipse": method(0.3),
+        "card": {},
+    }
+    shown = tries_table(tries, {"w.a": "λ", "w.b": "β", "fill": "fill"})
+    assert shown.columns[:4] == ["steps", "λ", "β", "fill"]
+    assert shown.rows["run b"][:4] == [700, "0.25", "–", "x"]
+    assert shown.rows["run b"][4] == "0.50 [0.40, 0.60]"
+    assert shown.rows["ellipse"][:4] == ["–", "–", "–", "–"]
+
+
+def test_seeds_end_with_their_mean_and_deviation() -> None:
+    tries = {
+        f"run_{seed}": method(value, settings={"training.seed": seed})
+        for seed, value in ((7, 0.4), (8, 0.5), (9, 0.6))
+    }
+    shown = seeds_table({**tries, "ellipse": method(0.1), "card": {}})
+    assert list(shown.rows)[:3] == ["seed 7", "seed 8", "seed 9"]
+    assert set(shown.rows["mean ± standard deviation"]) == {"0.500 ± 0.100"}
+    assert len(shown.rows) == 4
 
 
 def test_what_is_undefined_on_every_image_says_so() -> None:
