@@ -25,7 +25,12 @@ from explainer.classifiers import Frozen, probabilities
 from explainer.data import First, LabelledImages, collate
 from explainer.errors import UserError
 from explainer.evaluation import measure
-from explainer.files import read_json, write_atomically, write_json
+from explainer.files import (
+    DamagedFileError,
+    read_json,
+    write_atomically,
+    write_json,
+)
 from explainer.loop import TrainingConfig
 from explainer.losses import LossWeights, explainer_loss, total_variation
 from explainer.masks import (
@@ -46,7 +51,7 @@ from explainer.selection import (
     select,
     to_device,
 )
-from explainer.spreads import summarise
+from explainer.spreads import are_columns, summarise
 from explainer.training import fit_explainer
 
 AREA = ("bound", "target_area", "non_target_area")
@@ -74,6 +79,12 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "classification+smoothness": ("classification", "smoothness"),
 }
 """The terms that each variant of the loss keeps."""
+
+COLUMNS = (
+    *("iou", "iou_50", "class_iou", "mae", "accuracy", "saliency"),
+    *("target_area", "non_target_area", "variation", "kept", "left"),
+)
+"""What :func:`score` returns."""
 
 PICTURED = 4
 """Of so many images the masks themselves are stored."""
@@ -233,6 +244,8 @@ class Ablation:
 
         They are in ``scores.json`` of the training's folder, the masks of
         the first images in ``masks.npz``; what is there is not made again.
+
+        Raises :class:`DamagedFileError` where the scores are no scores.
         """
         folder = self.folder / f"{variant}-{seed}"
         weights = asdict(variant_weights(self.preset.weights, variant))
@@ -256,8 +269,7 @@ class Ablation:
                 },
             }
             write_json(path, stored)
-        scores: dict[str, list[float | None]] = stored["scores"]
-        return scores
+        return _scores_in(stored, path, len(chosen.images))
 
     @torch.no_grad()
     def pictures(self, network: nn.Module, chosen: Selection) -> Tensor:
@@ -307,6 +319,19 @@ class Ablation:
         return (time.perf_counter() - start) / steps
 
 
+def _scores_in(
+    stored: Mapping[str, Any], path: Path, n: int
+) -> dict[str, list[float | None]]:
+    """Return the columns of a scores file, each of ``n`` images."""
+    if not are_columns(stored.get("scores"), COLUMNS, n):
+        raise DamagedFileError(
+            f"{path} does not hold the scores of {n} images; delete it to "
+            "have them measured again"
+        )
+    found: dict[str, list[float | None]] = stored["scores"]
+    return found
+
+
 def _write_masks(path: Path, masks: Mapping[str, Tensor]) -> None:
     """Write masks by variant, 8 bits a pixel."""
     arrays = {
@@ -319,12 +344,21 @@ def _write_masks(path: Path, masks: Mapping[str, Tensor]) -> None:
 
 
 def read_masks(path: Path) -> dict[str, Tensor]:
-    """Return stored masks by variant: m and n, ``(K, 2, H, W)`` in [0, 1]."""
-    with np.load(path, allow_pickle=False) as file:
-        return {
-            name: torch.from_numpy(file[name]).float() / 255
-            for name in file.files
-        }
+    """Return stored masks by variant: m and n, ``(K, 2, H, W)`` in [0, 1].
+
+    Raises :class:`DamagedFileError` where the file cannot be read as masks.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {
+                name: torch.from_numpy(file[name]).float() / 255
+                for name in file.files
+            }
+    except Exception as error:  # zipfile, zlib and NumPy have one each
+        raise DamagedFileError(
+            f"{path} cannot be read as masks ({error}); restore it, or "
+            "delete the scores.json beside it to have both made again"
+        ) from error
 
 
 def ablate(

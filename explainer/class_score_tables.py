@@ -33,9 +33,15 @@ def _tables_on_disk(
         return {}
     try:
         tables: dict[str, Any] = json.loads(out.read_text())
-        card = tables.pop("card")
+        card = dict(tables.pop("card"))
         theirs = {name: table["settings"] for name, table in tables.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise EvaluationError(
             f"{out} holds no class scores; write the results elsewhere"
         ) from error
@@ -114,6 +120,8 @@ def class_score_tables(
     EvaluationError
         As :func:`~explainer.class_scores.class_scores`, and where ``out``
         holds something else.
+    RowsError
+        When the scores that wait beside it are damaged.
     """
     if "card" in methods or not methods:
         raise EvaluationError(

@@ -7,6 +7,7 @@ mask of class k keeps, and note its probability of class r (paper, section
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from explainer.contenders import (
 from explainer.data import LabelledImages, all_labels, collate
 from explainer.masks import composite, make_fill
 from explainer.metrics import THRESHOLDS
-from explainer.rows import RowFile
+from explainer.rows import Row, RowFile, is_number
 from explainer.selection import device_of, to_device
 
 
@@ -175,6 +176,8 @@ def class_scores(
     ------
     EvaluationError
         For a class that the data does not have, or no image of any.
+    RowsError
+        When the rows on disk are damaged.
     """
     names = list(data.classes if classes is None else classes)
     table = columns_of(names, data)
@@ -184,7 +187,10 @@ def class_scores(
         raise EvaluationError(
             f"no image shows any of the classes {', '.join(names)}"
         )
-    rows = {row["index"]: row for row in file.rows} if file else {}
+    rows: dict[int, Row] = {}
+    if file:
+        file.check(partial(_is_sound, k=len(names)))
+        rows = {row["index"]: row for row in file.rows}
     with (
         evaluating(classifier),
         tqdm(
@@ -211,6 +217,20 @@ def class_scores(
     scores = torch.tensor([rows[index]["scores"] for index in indices])
     present = all_labels(data)[indices][:, table] > 0
     return _tabulate(names, scores, present, seed)
+
+
+def _is_sound(row: Row, k: int) -> bool:
+    """Tell whether a row is the settings or one image's scores."""
+    if "settings" in row:
+        return "index" in row and row["index"] is None
+    scores = row.get("scores")
+    return (
+        isinstance(row.get("index"), int)
+        and isinstance(scores, list)
+        and len(scores) == 1 + k
+        and all(isinstance(p, list) and len(p) == k for p in scores)
+        and all(is_number(value) for p in scores for value in p)
+    )
 
 
 def _showing(

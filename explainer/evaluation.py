@@ -35,7 +35,7 @@ from explainer.contenders import (
 from explainer.data.base import Batch, LabelledImages, collate
 from explainer.files import write_json
 from explainer.masks import composite, make_fill, target_mask
-from explainer.results import summarise
+from explainer.results import is_result, summarise
 from explainer.rows import Row, RowFile
 from explainer.selection import (
     Chosen,
@@ -113,6 +113,16 @@ def _timed(
     return result, now() - start, peak_memory_mb()
 
 
+def _is_sound(row: Row) -> bool:
+    """Tell whether a row is a method's settings or one image's results."""
+    if "settings" in row:
+        return row.keys() == {"method", "settings"} and (
+            isinstance(row["method"], str)
+            and isinstance(row["settings"], dict)
+        )
+    return is_result(row)
+
+
 @dataclass(frozen=True)
 class _Bench:
     """Where methods are measured one after the other."""
@@ -150,7 +160,7 @@ class _Bench:
         return {
             row["index"]: row
             for row in self.file.rows
-            if row.get("method") == name and "index" in row
+            if row["method"] == name and "index" in row
         }
 
     def _recorded(
@@ -161,7 +171,7 @@ class _Bench:
         A line before a method's first row tells the settings of its rows;
         rows of other settings or other images must not be mixed with ours.
         """
-        lines = [r for r in self.file.rows if r.get("method") == name]
+        lines = [r for r in self.file.rows if r["method"] == name]
         if not lines:
             self.file.append([{"method": name, "settings": settings}])
             return {}
@@ -300,6 +310,7 @@ def evaluate(
     if out.suffix != ".json":
         raise EvaluationError(f"results go to a .json file, not to {out}")
     file = RowFile(out.with_suffix(".jsonl"))
+    file.check(_is_sound)
     made_with = environment()
     with evaluating(classifier):
         with torch.no_grad():

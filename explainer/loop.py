@@ -163,7 +163,7 @@ def _read_history(path: Path, up_to: int) -> History:
     for line in path.read_bytes().splitlines():
         try:  # a copy may have cut a line short
             row = json.loads(line)
-            if row["step"] <= up_to:
+            if row["step"] <= up_to and row["seconds"] >= 0:
                 rows.append(row)
         except (ValueError, TypeError, KeyError, RecursionError):
             continue

@@ -6,26 +6,44 @@ from typing import Any
 import numpy as np
 
 from explainer.bootstrap import mean_interval
-from explainer.rows import Row
+from explainer.rows import Row, is_number
 
 MAIN = ("accuracy", "iou", "iou_50", "saliency", "mae")
 """The metrics that stand at the top level of a method's results."""
 
-_NO_METRIC = {
-    "method",
-    "index",
-    "name",
-    "labels",
-    "targets",
-    "right",
-    "seconds",
-    "memory_mb",
-    "gpu_memory_mb",
-    "class_iou",
+_ABOUT = {
+    "method": str,
+    "index": int,
+    "name": str,
+    "labels": list,
+    "targets": list,
+    "right": bool,
+    "class_iou": dict,
 }
+"""What a row says besides numbers, and each IoU by class."""
+
+_COST = ("seconds", "memory_mb", "gpu_memory_mb")
 
 Column = dict[int, float]
 """A metric by image index, without the images where it is undefined."""
+
+
+def is_result(row: Row) -> bool:
+    """Tell whether a row read from disk holds what the table is made of.
+
+    All of it: who, which image, the seconds, every :data:`MAIN` metric. A
+    metric is a number, or None where it is undefined.
+    """
+    return (
+        all(isinstance(row.get(k), kind) for k, kind in _ABOUT.items())
+        and {*MAIN, "seconds"} <= row.keys()
+        and all(
+            is_number(value) or (value is None and key not in _COST)
+            for key, value in row.items()
+            if key not in _ABOUT
+        )
+        and all(map(is_number, row["class_iou"].values()))
+    )
 
 
 def columns(rows: Sequence[Row]) -> dict[str, Column]:
@@ -43,7 +61,7 @@ def columns(rows: Sequence[Row]) -> dict[str, Column]:
             if row.get(name) is not None
         }
         for name in names
-        if name not in _NO_METRIC
+        if name not in _ABOUT and name not in _COST
     }
     found["class_iou_50"] = {
         row["index"]: float(np.mean(list(row["class_iou"].values())))

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,13 @@ def _strict(value: object) -> object:
     if isinstance(value, Mapping):
         return {k: _strict(v) for k, v in value.items()}
     return value
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value read from JSON is a finite number."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return -sys.float_info.max <= value <= sys.float_info.max
 
 
 class RowFile:
@@ -55,11 +63,24 @@ class RowFile:
         except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict):
-            raise RowsError(
-                f"line {number} of {self.path} is damaged; delete that line "
-                "and it will be computed again, or delete the file"
-            )
+            raise self._damaged(number)
         return row
+
+    def _damaged(self, number: int) -> RowsError:
+        return RowsError(
+            f"line {number} of {self.path} is damaged; delete that line and "
+            "it will be computed again, or delete the file"
+        )
+
+    def check(self, sound: Callable[[Row], bool]) -> None:
+        """Look at every row before anyone relies on what it holds.
+
+        Raises :class:`RowsError`, with the line's number, for the first row
+        that is not ``sound``; the file is not touched.
+        """
+        for number, row in enumerate(self.rows, start=1):
+            if not sound(row):
+                raise self._damaged(number)
 
     def append(self, rows: Iterable[Mapping[str, object]]) -> None:
         """Write rows through to the disk; NaN becomes null.

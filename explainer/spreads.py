@@ -5,9 +5,24 @@ from statistics import fmean, stdev
 from typing import Any
 
 from explainer.bootstrap import mean_interval
+from explainer.rows import is_number
 
 Values = Sequence[float | None]
 """One value an image, None or NaN where it is undefined."""
+
+
+def are_columns(content: object, names: Sequence[str], n: int) -> bool:
+    """Tell whether JSON content is :data:`Values` of n images by name."""
+    return (
+        isinstance(content, dict)
+        and content.keys() == set(names)
+        and all(
+            isinstance(column, list)
+            and len(column) == n
+            and all(value is None or is_number(value) for value in column)
+            for column in content.values()
+        )
+    )
 
 
 def _defined(values: Values) -> list[float]:

@@ -1,7 +1,9 @@
 """Variants of the loss, their two spreads, and trainings that go on."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import nn
 
 from explainer.ablation import (
     AREA,
+    COLUMNS,
     TERMS,
     VARIANTS,
     Ablation,
@@ -21,6 +24,7 @@ from explainer.ablation import (
 from explainer.checkpoints import load_classifier
 from explainer.data import Scenes
 from explainer.errors import UserError
+from explainer.files import DamagedFileError
 from explainer.loop import TrainingError
 from explainer.losses import LossWeights
 from explainer.presets import get_preset
@@ -92,6 +96,7 @@ def test_scores_of_constant_masks() -> None:
         chosen = select(classifier, data, Settings())
     network = _Constant([100.0] * 8)
     found = score(network, classifier, data, chosen, Settings(steps=0))
+    assert tuple(found) == COLUMNS
     assert all(len(column) == 12 for column in found.values())
     assert found["target_area"] == found["non_target_area"] == [1] * 12
     assert found["variation"] == [0] * 12
@@ -163,6 +168,38 @@ def test_what_is_done_is_not_done_again(
     )
     before = json.loads((done / "results.json").read_text())
     assert again["variants"] == before["variants"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda scores: scores.clear(),
+        lambda scores: scores.pop("kept"),
+        lambda scores: scores["iou"].pop(),
+        lambda scores: scores.update(mae=["x"] * 8),
+        lambda scores: scores.update(saliency=3),
+    ],
+)
+def test_scores_that_are_none_are_named(
+    done: Path, tmp_path: Path, damage: Any
+) -> None:
+    folder = shutil.copytree(done, tmp_path / "copy")
+    path = folder / "full-1" / "scores.json"
+    content = json.loads(path.read_text())
+    damage(content["scores"])
+    path.write_text(json.dumps(content))
+    with pytest.raises(DamagedFileError, match=r"full-1/scores\.json does"):
+        ablate(experiment(folder), folder / "b.json", variants=("full",))
+
+
+@pytest.mark.parametrize("length", [0, 3, 200])
+def test_masks_that_are_none_are_named(
+    done: Path, tmp_path: Path, length: int
+) -> None:
+    path = tmp_path / "masks.npz"
+    path.write_bytes((done / "results.npz").read_bytes()[:length])
+    with pytest.raises(DamagedFileError, match=r"masks\.npz cannot be read"):
+        read_masks(path)
 
 
 def test_another_recipe_is_refused_in_the_same_folder(done: Path) -> None:

@@ -17,6 +17,7 @@ from explainer.class_scores import (
 )
 from explainer.contenders import Contender, EvaluationError
 from explainer.data.base import Sample, labels_in
+from explainer.rows import RowsError
 
 
 class Halves:
@@ -222,6 +223,37 @@ def test_killed_within_a_method_no_image_is_measured_twice(
     assert found["m"]["scores"] == scores(ellipse).scores
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {},
+        {"image": 3},
+        {"index": 0},
+        {"index": "0", "scores": [[0.5] * 3] * 4},
+        {"index": 0, "scores": [[0.5] * 3] * 3},
+        {"index": 0, "scores": [[0.5] * 2] * 4},
+        {"index": 0, "scores": [[0.5, 0.5, "x"]] * 4},
+        {"index": 0, "scores": {"a": 1}},
+        {"settings": {}},
+    ],
+)
+def test_rows_that_are_no_scores_are_named(
+    tmp_path: Path, row: dict[str, Any]
+) -> None:
+    def dies(c: nn.Module, x: Tensor, t: Tensor, **options: Any) -> Tensor:
+        raise KeyboardInterrupt
+
+    rows, parts = {"m": Contender(dies)}, (Counter(), Halves())
+    out = tmp_path / "scores.json"
+    with pytest.raises(KeyboardInterrupt):
+        class_score_tables(rows, *parts, out=out)
+    waiting = tmp_path / "scores.m.jsonl"
+    with waiting.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    with pytest.raises(RowsError, match=r"line 2 of .*scores\.m\.jsonl"):
+        class_score_tables(rows, *parts, out=out)
+
+
 def test_other_settings_are_not_mixed(tmp_path: Path) -> None:
     out = tmp_path / "scores.json"
     tables(out, {"one": one}, limit=2)
@@ -234,7 +266,10 @@ def test_other_settings_are_not_mixed(tmp_path: Path) -> None:
     assert out.read_bytes() == before
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"card": {}, "a": 1}'])
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{}", '{"card": {}, "a": 1}', '{"card": 3}', "[" * 10**5],
+)
 def test_another_file_is_left_alone(content: str, tmp_path: Path) -> None:
     out = tmp_path / "scores.json"
     out.write_text(content)

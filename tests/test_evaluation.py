@@ -383,6 +383,58 @@ def test_damaged_rows_are_named(tmp_path: Path) -> None:
         run(tmp_path)
 
 
+def without(key: str) -> Callable[[dict[str, Any]], object]:
+    return lambda row: row.pop(key)
+
+
+def with_value(**changed: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda row: row.update(changed)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        dict.clear,
+        lambda row: row.clear() or row.update(image=3),  # type: ignore
+        with_value(iou="x"),
+        with_value(mae=True),
+        with_value(auc=[0.5]),
+        with_value(seconds=None),
+        with_value(memory_mb="much"),
+        with_value(index="0"),
+        with_value(method=3),
+        with_value(name=None),
+        with_value(right=1),
+        with_value(class_iou=[0.5]),
+        with_value(class_iou={"red": None}),
+        with_value(settings={}),
+        *(without(k) for k in ("method", "index", "name", "iou", "seconds")),
+        *(without(k) for k in ("right", "labels", "targets", "class_iou")),
+    ],
+)
+@pytest.mark.parametrize("line", [2, 15])  # of two methods
+def test_rows_that_are_no_results_are_named(
+    tmp_path: Path, damage: Callable[[dict[str, Any]], object], line: int
+) -> None:
+    run(tmp_path)
+    path, rows = tmp_path / "r.jsonl", lines(tmp_path)
+    damage(rows[line - 1])
+    damaged = "".join(json.dumps(row) + "\n" for row in rows)
+    path.write_text(damaged)
+    with pytest.raises(RowsError, match=rf"line {line} of .*r\.jsonl"):
+        run(tmp_path)
+    assert path.read_text() == damaged
+
+
+def test_the_line_deleted_its_row_is_measured_again(tmp_path: Path) -> None:
+    want = timeless(run(tmp_path))
+    path = tmp_path / "r.jsonl"
+    rest = path.read_text().splitlines(keepends=True)
+    del rest[4]
+    path.write_text("".join(rest))
+    assert timeless(run(tmp_path)) == want
+
+
 def too_bright(c: nn.Module, x: Tensor, t: Tensor, **_: object) -> Tensor:
     return 1.5 * t[:, :, None, None].expand(*t.shape, SIZE, SIZE)
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from explainer.rows import RowFile, RowsError
+from explainer.rows import RowFile, RowsError, is_number
 
 ROWS = [{"a": 1}, {"b": 0.1, "text": "line\nbreak, ü"}, {"c": {"d": None}}]
 
@@ -57,3 +57,22 @@ def test_a_damaged_file_is_named_and_left_alone(
     with pytest.raises(RowsError, match=message):
         RowFile(path)
     assert path.read_bytes() == content
+
+
+def test_a_row_that_does_not_hold_what_it_should_is_named(
+    tmp_path: Path,
+) -> None:
+    file = RowFile(tmp_path / "rows.jsonl")
+    file.append([{"a": 1}, {"a": 2}, {}])
+    file.append([{"b": 1}])
+    file.check(lambda row: len(row) < 2)
+    with pytest.raises(RowsError, match=r"line 3 of .*rows\.jsonl .*delete"):
+        file.check(lambda row: bool(row))
+    with pytest.raises(RowsError, match="line 3"):
+        RowFile(file.path).check(lambda row: "a" in row)
+
+
+def test_what_is_a_number() -> None:
+    assert all(map(is_number, (0, -1, 0.5, 1e300)))
+    bad = ("1", None, True, [], float("nan"), float("inf"), 10**400)
+    assert not any(map(is_number, bad))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from explainer.spreads import spreads, summarise
+from explainer.spreads import are_columns, spreads, summarise
 
 
 def test_spreads_by_hand() -> None:
@@ -19,6 +19,15 @@ def test_images_that_do_not_differ_have_no_spread() -> None:
     found = spreads([[1.0, 1.0], [2.0, 2.0]])
     assert found["image_ci"] == [1.5, 1.5]
     assert found["seed_sd"] == pytest.approx(0.5**0.5)
+
+
+def test_what_are_columns() -> None:
+    good = {"a": [1, None], "b": [0.5, 2.0]}
+    assert are_columns(good, ("b", "a"), 2)
+    assert not are_columns(good, ("a",), 2)
+    assert not are_columns(good, ("a", "b"), 3)
+    assert not are_columns({**good, "b": [0.5, "2"]}, ("a", "b"), 2)
+    assert not are_columns(None, (), 0)
 
 
 def test_undefined_values_are_left_out() -> None:

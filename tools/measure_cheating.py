@@ -16,7 +16,6 @@ Interrupted, it goes on: trainings and the numbers of each method are kept in
 """
 
 import argparse
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -29,7 +28,7 @@ from explainer.card import command_line, describe, environment
 from explainer.checkpoints import load_classifier, load_explainer
 from explainer.contenders import Contender, describe_row
 from explainer.data import First, load_data
-from explainer.files import write_json
+from explainer.files import read_json, write_json
 from explainer.presets import get_preset
 from explainer.sanity import (
     class_masks_of,
@@ -59,8 +58,9 @@ def once(path: Path, measure: Callable[[], Any]) -> Any:
     """Return what ``path`` holds; measure and write it if it is not there."""
     if not path.exists():
         write_json(path, measure())
-    print(path.stem, json.loads(path.read_text()))
-    return json.loads(path.read_text())
+    found = read_json(path)
+    print(path.stem, found)
+    return found
 
 
 def find(name: str, limit: int) -> dict[str, Any]:

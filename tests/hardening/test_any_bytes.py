@@ -17,14 +17,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from explainer.checkpoints import read_weights
-from explainer.data import COCO, LabelledPhotos, load_photo
+from explainer.attribution import ellipse, zero
+from explainer.checkpoints import load_classifier, read_weights
+from explainer.contenders import Contender
+from explainer.data import COCO, LabelledPhotos, Scenes, load_photo
 from explainer.data.coco import read_annotations
 from explainer.data.download import extract
 from explainer.data.voc import read_objects
 from explainer.errors import UserError
+from explainer.evaluation import evaluate
 from explainer.files import read_json
 from explainer.rows import RowFile
+from explainer.selection import Settings
 
 some = settings(
     max_examples=40,
@@ -178,6 +182,48 @@ values = st.recursive(
     ),
     max_leaves=12,
 )
+
+
+def tabulate(folder: Path) -> object:
+    return evaluate(
+        {"zero": Contender(zero), "ellipse": Contender(ellipse)},
+        load_classifier("scenes"),
+        Scenes("test", 3),
+        out=folder / "a.json",
+        settings=Settings(steps=0),
+    )
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("results")
+    tabulate(folder)
+    return folder / "a.jsonl"
+
+
+@given(
+    line=st.integers(0, 7),
+    key=st.integers(0, 30),
+    other=values | st.just(KeyError),
+)
+@settings(some, max_examples=60)
+def test_rows_of_any_values(
+    place: Path, results: Path, line: int, key: int, other: Any
+) -> None:
+    """A key of a row is another's, or not there."""
+    rows = [json.loads(row) for row in results.read_text().splitlines()]
+    assert len(rows) == 8
+    row = rows[line]
+    name = list(row)[key % len(row)]
+    row[name] = other
+    if other is KeyError:
+        del row[name]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    path = place / "a.jsonl"
+    path.write_text(text)
+    survives(lambda path: tabulate(path.parent), path)
+
+
 points = st.lists(st.floats(-50, 50) | st.floats(), max_size=10)
 segmentations = st.one_of(
     values,

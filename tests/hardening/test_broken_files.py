@@ -250,6 +250,24 @@ def test_broken_annotations_are_named(
     assert ended.memory < MEMORY
 
 
+@pytest.mark.parametrize("row", ["{}", '{"image": 3}', '{"index": 0}'])
+@pytest.mark.parametrize(
+    ("command", "file"),
+    [("evaluate", "a.jsonl"), ("class-scores", "a.zero.jsonl")],
+)
+def test_a_row_that_is_none_is_named(
+    warm: Any, tmp_path: Path, command: str, file: str, row: str
+) -> None:
+    (tmp_path / file).write_text(f"{row}\n")
+    ended = warm.explainer(
+        *(command, "--preset", "scenes", "--methods", "zero"),
+        *("--limit", "2", "--json", tmp_path / "a.json"),
+    )
+    assert str(tmp_path / file) in ended.sentence
+    assert not (tmp_path / "a.json").exists()
+    assert (tmp_path / file).read_text() == f"{row}\n"
+
+
 LARGE = """
 from pathlib import Path
 from explainer.data import VOC
