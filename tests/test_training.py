@@ -358,7 +358,7 @@ def test_truncated_record_is_tolerated(
     with pytest.raises(KeyboardInterrupt):
         fit(tmp_path, train, val, on_validation=stop_at(4))
     with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 6, "train_to')
+        file.write('{"step": 2}\n{"step": 6, "train_to')
     assert rows(fit(tmp_path, train, val)) == rows(straight)
 
 

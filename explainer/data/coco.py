@@ -214,8 +214,12 @@ def read_annotations(path: Path) -> list[_Image]:
             f"{error}, or no entry with this id); restore it from COCO"
         ) from error
     except (
-        *(OSError, ValueError, TypeError, AttributeError),
-        *(OverflowError, RecursionError),
+        OSError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
     ) as error:
         raise DataError(
             f"{path} cannot be read as COCO annotations ({error}); restore "
@@ -345,23 +349,23 @@ class COCO:
         """Return the class ids of an image at its own size."""
         height, width = image.height, image.width
         try:
-            shapes = [
-                rasterise(item.segmentation, height, width)
-                for item in image.objects
-            ]
+            ids = np.zeros((height, width), np.uint8)
+            # How deep down what a pixel shows lies: one object at a time is
+            # drawn and laid over what is not above it.
+            depths = np.full(ids.shape, 2 * ids.size + 1)
+            for item in image.objects:
+                shape = rasterise(item.segmentation, height, width)
+                depth = shape.sum() + item.crowd * ids.size
+                shape &= depth <= depths
+                depths[shape] = depth
+                known = item.name in self._column
+                value = self._column[item.name] + 1 if known else 0
+                ids[shape] = VOID if known and item.crowd else value
         except (KeyError, ValueError, TypeError, OverflowError) as error:
             raise DataError(
                 f"the annotations of {path} have a segmentation that cannot "
                 f"be drawn ({error}); restore them from COCO"
             ) from error
-        drawn = list(zip(image.objects, shapes, strict=True))
-        # Crowds first, then from large to small: what is drawn last stays.
-        drawn.sort(key=lambda pair: (not pair[0].crowd, -pair[1].sum()))
-        ids = np.zeros((height, width), np.uint8)
-        for item, shape in drawn:
-            known = item.name in self._column
-            value = self._column[item.name] + 1 if known else 0
-            ids[shape] = VOID if known and item.crowd else value
         return Image.fromarray(ids)
 
     def __len__(self) -> int:

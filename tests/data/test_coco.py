@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision.models.detection import (
@@ -247,6 +247,51 @@ def test_crowds_are_void_below_objects(tiny_coco: Path) -> None:
     assert ids(sample) == wanted.tolist()
     others = COCO(tiny_coco, classes=("cat",), size=None)[1]
     assert not others.mask.any()  # type: ignore[union-attr]
+
+
+objects = st.lists(
+    st.tuples(
+        st.sampled_from(["person", "cat", "cup"]),
+        st.tuples(
+            *(st.integers(0, 9), st.integers(0, 6)),
+            *(st.integers(0, 4), st.integers(0, 4)),
+        ),
+        st.booleans(),
+    ),
+    max_size=12,
+)
+
+
+@given(drawn=objects)
+@settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_one_object_at_a_time_is_all_at_once(
+    tiny_coco: Path, drawn: list[Any]
+) -> None:
+    """A class is the union of its objects where none of others is above."""
+    found = [annotation(1, n, [box(*b)], crowd) for n, b, crowd in drawn]
+    write(tiny_coco, "val2014", content_of(found, 1))
+    classes = ("cat", "person")
+    mask = COCO(tiny_coco, classes=classes, size=None, sample=None)[0].mask
+    assert mask is not None
+    # The rule, word by word: crowds first, then from large to small.
+    layers = [
+        (name, crowd, rasterise([box(*b)], HEIGHT, WIDTH))
+        for name, b, crowd in drawn
+    ]
+    layers.sort(key=lambda layer: (not layer[1], -layer[2].sum()))
+    for c, name in enumerate(classes, start=1):
+        union = np.zeros((HEIGHT, WIDTH), bool)
+        for other, crowd, bits in layers:
+            union = union & ~bits
+            if other == name and not crowd:
+                union |= bits
+        assert np.array_equal(mask.numpy() == c, union)
+    void = np.zeros((HEIGHT, WIDTH), bool)
+    for name, crowd, bits in layers:
+        void = void | bits if crowd and name in classes else void & ~bits
+    assert np.array_equal(mask.numpy() == VOID, void)
 
 
 def test_other_objects_are_named(tiny_coco: Path) -> None:
