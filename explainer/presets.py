@@ -194,6 +194,7 @@ PRESETS: dict[str, Preset] = {
             smoothness=0.5,
             b=0.5,
         ),
+        rtis=RTISWeights(area=3.0),
     ),
     "voc2007-vgg16": _paper(
         "voc2007",
