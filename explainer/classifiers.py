@@ -10,9 +10,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal
 
-import timm
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from explainer.errors import UnknownNameError, UserError
@@ -263,12 +261,29 @@ def _load_file(network: nn.Module, path: Path) -> None:
     network.load_state_dict(dict(zip(own, theirs, strict=True)))
 
 
+def torchvision_network(name: str, **options: Any) -> Any:
+    """Build a torchvision model with random weights."""
+    # Not at the top: it takes a second that the scenes need not wait for.
+    import torchvision
+
+    return torchvision.models.get_model(name, weights=None, **options)
+
+
+def lite0_network(**options: Any) -> Any:
+    """Build timm's EfficientNet-Lite0 with random weights."""
+    import timm  # late, too: it imports torchvision
+
+    return timm.create_model("tf_efficientnet_lite0", **options)
+
+
 def imagenet_state(name: str, otherwise: str) -> dict[str, Tensor]:
     """Return the ImageNet weights of a torchvision model, downloaded once.
 
     Tensors alone are read: torchvision itself would unpickle the file.
     Raises :class:`WeightsError`, whose message ends with ``otherwise``.
     """
+    import torchvision  # late: see torchvision_network
+
     weights = torchvision.models.get_model_weights(name).DEFAULT
     try:
         state: dict[str, Tensor] = weights.get_state_dict(
@@ -284,7 +299,7 @@ def imagenet_state(name: str, otherwise: str) -> dict[str, Tensor]:
 
 def _torchvision(name: str, initial_weights: Initial) -> nn.Module:
     """Build a torchvision model with random, ImageNet or a file's weights."""
-    network: nn.Module = torchvision.models.get_model(name, weights=None)
+    network: nn.Module = torchvision_network(name)
     if initial_weights == "imagenet":
         network.load_state_dict(
             imagenet_state(
@@ -354,9 +369,7 @@ def efficientnet_lite0(
 
     Small enough for a laptop; inputs are normalised to [-1, 1].
     """
-    network: Any = timm.create_model(
-        "tf_efficientnet_lite0", num_classes=1000
-    )
+    network = lite0_network(num_classes=1000)
     if initial_weights != "random":
         path = (
             lite0_weights()

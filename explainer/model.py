@@ -8,10 +8,8 @@ softmax: a pixel may belong to several classes or to none (paper, section 3).
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import Tensor, nn
 
 from explainer.affinity import affinity, share
@@ -22,6 +20,8 @@ from explainer.classifiers import (
     SmallCNN,
     SmallEncoder,
     imagenet_state,
+    lite0_network,
+    torchvision_network,
 )
 from explainer.errors import UnknownNameError
 
@@ -178,10 +178,8 @@ class Lite0Encoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.network = timm.create_model(
-            "tf_efficientnet_lite0",
-            features_only=True,
-            out_indices=(1, 2, 3, 4),
+        self.network = lite0_network(
+            features_only=True, out_indices=(1, 2, 3, 4)
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -222,11 +220,8 @@ class DeepLab(nn.Module):
 
     def __init__(self, n_classes: int, *, pretrained_backbone: bool) -> None:
         super().__init__()
-        self.network = torchvision.models.get_model(
-            "deeplabv3_resnet50",
-            weights=None,
-            weights_backbone=None,
-            num_classes=n_classes,
+        self.network = torchvision_network(
+            "deeplabv3_resnet50", weights_backbone=None, num_classes=n_classes
         )
         if pretrained_backbone:
             state = imagenet_state(

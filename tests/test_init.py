@@ -28,14 +28,25 @@ def test_other_names_are_refused() -> None:
         from explainer import lod  # noqa: F401
 
 
-def test_importing_the_package_imports_nothing_large() -> None:
-    large = {"torch", "timm", "torchvision", "matplotlib", "captum"}
-    code = f"import sys, explainer; print({large} & set(sys.modules))"
+def imported(code: str) -> set[str]:
+    """Run code in a Python of its own; return the modules it has then."""
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", f"{code}\nimport sys\nprint(*sys.modules)"],
         capture_output=True,
         text=True,
         check=True,
         timeout=300,
     )
-    assert done.stdout == "set()\n"
+    return set(done.stdout.split())
+
+
+def test_importing_the_package_imports_nothing_large() -> None:
+    large = {"torch", "timm", "torchvision", "matplotlib", "captum"}
+    assert imported("import explainer") & large == set()
+
+
+def test_the_scenes_import_no_library_of_models() -> None:
+    code = (
+        "from explainer import load, load_data; load(); load_data('scenes')"
+    )
+    assert imported(code) & {"timm", "torchvision"} == set()

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torchvision.datasets import VOCDetection, VOCSegmentation
 
 from explainer.data.base import (
     VOID,
@@ -185,10 +184,10 @@ class VOC:
         listed = sets / f"{split}.txt"
         if download and not listed.is_file():
             download_voc(folder, year, split)
-        _check_split(listed)
-        kind = VOCSegmentation if segmented else VOCDetection
-        files = kind(str(folder), year=year, image_set=split)
-        self._images = [Path(path) for path in files.images]
+        pictures = sets.parents[1] / "JPEGImages"
+        self._images = [
+            pictures / f"{name}.jpg" for name in _read_split(listed)
+        ]
         self.labels = self._read_labels()
         self._class_id = _class_ids(self.classes)
         self._cached: dict[int, tuple[Pixels, Pixels | None]] | None
@@ -318,8 +317,11 @@ def read_objects(path: Path) -> list[str]:
     return names
 
 
-def _check_split(listed: Path) -> None:
-    """Raise a DataError that says which part of the data is missing."""
+def _read_split(listed: Path) -> list[str]:
+    """Return the names of a split's images.
+
+    Raises a DataError that says which part of the data is missing.
+    """
     remedy = "download it (download=True) or correct the data folder"
     folder = listed.parents[2]
     if not folder.is_dir():
@@ -343,3 +345,4 @@ def _check_split(listed: Path) -> None:
         ) from error
     if not names:
         raise DataError(f"{listed} lists no image; {remedy}")
+    return names
