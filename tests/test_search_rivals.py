@@ -88,6 +88,24 @@ def test_scaling_afterwards_is_scaling_inside() -> None:
     assert len(calls) == 3
 
 
+def test_maps_of_logits_are_not_scaled_afterwards() -> None:
+    """They are negative in places: clipped, no scaling brings that back."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 2)
+    )
+    images, targets = torch.rand(1, 3, 16, 16), torch.eye(2)[:1]
+    method = scaled_afterwards(METHODS["rise"])
+    for scaling in ("min_max", "none"):
+        asked = {"n_masks": 16, "score": "logit", "scaling": scaling}
+        noise = [torch.Generator().manual_seed(0) for _ in range(2)]
+        found = method(model, images, targets, generator=noise[0], **asked)
+        expected = METHODS["rise"](
+            model, images, targets, generator=noise[1], **asked
+        )
+        assert torch.equal(found, expected)
+
+
 def never(*_, **__):
     raise AssertionError("a row that is on disk is measured again")
 
@@ -115,6 +133,7 @@ def test_the_search_writes_what_it_chose(
     for name in ("grad_cam", *grids):
         best = max(first[name]["tried"], key=merit)
         assert first[name]["chosen"] == best["options"]
+    assert first["rise"]["n"] == 2
     rows = (tmp_path / "rows" / "search.jsonl").read_bytes()
     monkeypatch.setitem(METHODS, "rise", wraps(METHODS["rise"])(never))
     again = json.loads(main([*asked, "--results", str(tmp_path)]).read_text())
@@ -122,6 +141,10 @@ def test_the_search_writes_what_it_chose(
     assert {k: v for k, v in again.items() if k != "card"} == {
         k: v for k, v in first.items() if k != "card"
     }
+    one = [*asked, "--limit", "1", "--methods", "grad_cam"]
+    last = json.loads(main([*one, "--results", str(tmp_path)]).read_text())
+    assert [last[name]["n"] for name in ("grad_cam", "rtis")] == [1, 2]
+    assert last["rtis"] == first["rtis"]
 
 
 @pytest.mark.parametrize("preset", CHOSEN)

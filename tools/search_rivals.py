@@ -1,6 +1,6 @@
 """Search the rivals' settings on validation images, and what a budget buys.
 
-    python tools/search_rivals.py settings [--preset P] [--final-only]
+    python tools/search_rivals.py settings [--preset P] [--methods M...]
     python tools/search_rivals.py budgets [--preset P] [--limit 12]
     python tools/search_rivals.py rtis [--preset P] [--areas 1 3 10]
         [--scale S]
@@ -10,7 +10,8 @@ with the highest IoU + accuracy - MAE, under the scoreboard's budgets; judged
 by the IoU alone, a search once gave Grad-CAM a wide grey map that won there
 and lost in every other column. It writes
 ``book/results/rivals_search_P.json``, whose choices belong into
-``explainer.scoreboard.CHOSEN``. ``budgets`` measures those choices under
+``explainer.scoreboard.CHOSEN``; with ``--methods`` the file keeps what it
+says of the others. ``budgets`` measures those choices under
 smaller and larger budgets, and the authors' on one image
 (``rivals_budget_P.json``). ``rtis`` trains RTIS shortly with several weights
 of the area (``rivals_rtis_P.json``); the best belongs into the preset.
@@ -46,7 +47,7 @@ from explainer.contenders import Contender
 from explainer.cost import counted_passes
 from explainer.data import LabelledImages, collate
 from explainer.evaluation import evaluate
-from explainer.files import write_json
+from explainer.files import read_json, write_json
 from explainer.presets import Preset, get_preset
 from explainer.scoreboard import BUDGET, DEAR, FULL_BUDGET, options_of
 from explainer.selection import Settings
@@ -142,7 +143,8 @@ def coordinate_search(
 def scaled_afterwards(method: Method) -> Method:
     """Return the method, computing its map once for every final scaling.
 
-    For methods whose maps lie in [0, 1] before they are scaled.
+    For methods whose maps lie in [0, 1] before they are scaled; those of
+    RISE do unless they weigh with logits.
     """
     maps: dict[str, Tensor] = {}
 
@@ -158,6 +160,15 @@ def scaled_afterwards(method: Method) -> Method:
     ) -> Tensor:
         named = {k: v for k, v in options.items() if k != "generator"}
         key = weights_hash({"images": images}) + json.dumps(named)
+        if options.get("score") == "logit":
+            return method(
+                classifier,
+                images,
+                targets,
+                scaling=scaling,
+                power=power,
+                **options,
+            )
         if key not in maps:
             maps[key] = method(
                 classifier, images, targets, scaling="none", **options
@@ -239,12 +250,13 @@ def settings(asked: argparse.Namespace) -> Path:
     except CheckpointError as error:
         print(f"without RTIS: {error}")
         del grids["rtis"]
-    if asked.final_only:
-        grids |= {name: FINAL for name in ("rise", *DEAR)}
-    found = {}
+    path = asked.results / f"rivals_search_{on.name}.json"
+    found = read_json(path) if path.is_file() else {}
     for name, grid in grids.items():
+        if name not in asked.methods:
+            continue
         method = METHODS[name]
-        if name in DEAR or (asked.final_only and name == "rise"):
+        if name in ("rise", *DEAR):
             method = scaled_afterwards(method)
         budget = fixed.get(name, {})
 
@@ -259,10 +271,9 @@ def settings(asked: argparse.Namespace) -> Path:
             return scores
 
         chosen, tried = coordinate_search(score, grid)
-        found[name] = {"chosen": chosen, "tried": tried}
-    card = {**on.card(), "budget": BUDGET}
-    path = asked.results / f"rivals_search_{on.name}.json"
-    write_json(path, {"card": card, **found})
+        found[name] = {"n": on.limit, "chosen": chosen, "tried": tried}
+        card = {**on.card(), "budget": BUDGET}
+        write_json(path, {**found, "card": card})
     return path
 
 
@@ -357,10 +368,11 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     parser.add_argument("--rtis", help="a checkpoint of RTIS")
     parser.add_argument("--root", type=Path)
     parser.add_argument(
-        "--final-only",
-        action="store_true",
-        help="search only the final scaling of RISE, EP and iGOS++: on "
-        "photographs anything else costs a quarter of an hour per value",
+        "--methods",
+        nargs="+",
+        choices=GRIDS,
+        default=list(GRIDS),
+        help="the rivals whose settings are searched",
     )
     parser.add_argument("--limit", type=int, default=30)
     parser.add_argument(
