@@ -22,6 +22,9 @@ HEADINGS = {
 TRIED = ("iou_50", "iou", "mae")
 """The metrics by which recipes are compared on validation images."""
 
+JUDGED = ("iou", "accuracy", "mae")
+"""The metrics whose sum (minus the last) decides on a rival's settings."""
+
 LOWER_IS_BETTER = ("saliency", "mae")
 
 Results = Mapping[str, Any]
@@ -116,6 +119,28 @@ def seeds_table(tries: Results) -> Table:
         for values in columns.values()
     ]
     return table([HEADINGS[k] for k in TRIED], rows)
+
+
+def search_table(search: Results) -> Table:
+    """Return what searching a rival's settings gained, a row a rival.
+
+    ``search`` is what ``tools/search_rivals.py settings`` wrote. Scores are
+    those of the defaults and of the choice, on the images searched on.
+    """
+    rows = {}
+    for name in methods_of(search):
+        chosen, tried = search[name]["chosen"], search[name]["tried"]
+        first = tried[0]  # the defaults
+        last = next(t for t in tried if t["options"] == chosen)
+        rows[title(name)] = [
+            *(f"{_number(first[k])} → {_number(last[k])}" for k in JUDGED),
+            len(tried),
+            search[name].get("n", search["card"]["n"]),
+            ", ".join(f"{k} {v}" for k, v in chosen.items())
+            or "the defaults",
+        ]
+    headings = [HEADINGS[k] for k in JUDGED]
+    return table([*headings, "tried", "images", "chosen"], rows)
 
 
 def excludes_zero(difference: Mapping[str, Any]) -> bool:

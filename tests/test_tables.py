@@ -11,6 +11,7 @@ from explainer.tables import (
     rank,
     read_results,
     score_table,
+    search_table,
     seeds_table,
     tries_table,
 )
@@ -82,6 +83,24 @@ def test_seeds_end_with_their_mean_and_deviation() -> None:
     assert list(shown.rows)[:3] == ["seed 7", "seed 8", "seed 9"]
     assert set(shown.rows["mean ± standard deviation"]) == {"0.500 ± 0.100"}
     assert len(shown.rows) == 4
+
+
+def test_a_search_shows_the_choice_and_not_the_best_of_one_metric() -> None:
+    def trial(iou: float, **options: Any) -> dict[str, Any]:
+        return {"options": options, "iou": iou, "accuracy": 0.8, "mae": 0.2}
+
+    rise = [trial(0.1), trial(0.4, cells=5), trial(0.3, cells=5, p=0.1)]
+    search = {
+        "rise": {"n": 12, "chosen": {"cells": 5, "p": 0.1}, "tried": rise},
+        "igos": {"chosen": {}, "tried": [trial(0.2), trial(0.1, l1=3)]},
+        "card": {"n": 30},
+    }
+    shown = search_table(search)
+    assert shown.rows["RISE"] == [
+        "0.10 → 0.30", "0.80 → 0.80", "0.20 → 0.20", 3, 12, "cells 5, p 0.1"
+    ]  # fmt: skip
+    assert shown.rows["iGOS++"][0] == "0.20 → 0.20"
+    assert shown.rows["iGOS++"][4:] == [30, "the defaults"]
 
 
 def test_what_is_undefined_on_every_image_says_so() -> None:
