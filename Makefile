@@ -107,7 +107,7 @@ links: .venv/.book _build/.sources  ## Ask every link of the book
 	$(BIN)/jupyter-book build . --builder linkcheck
 
 benchmark: .venv/.test  ## Time the package, and method beside method
-	$(BIN)/python -m pytest tests/benchmarks --benchmark-only
+	$(BIN)/python tools/record_benchmarks.py
 	$(BIN)/python tools/measure_speed.py
 
 set-repository:  ## Point every link at URL=https://github.com/you/repo

@@ -32,6 +32,9 @@ Value = float | str
 Setting = tuple[Value, ...]
 Stack = str | Sequence[str]
 
+DIGITS = 2
+"""Decimals of the numbers beside the bars."""
+
 
 @dataclass(frozen=True)
 class Dial:
@@ -129,7 +132,6 @@ def static_dials(
     *,
     alt: str,
     presets: Mapping[str, Mapping[str, Value]] | None = None,
-    digits: int = 2,
 ) -> StaticDials:
     """Return dials and frames as one self-contained piece of HTML.
 
@@ -147,8 +149,6 @@ def static_dials(
         setting are appended.
     presets:
         Buttons, each of which moves the named dials.
-    digits:
-        Decimals of the numbers.
 
     Raises
     ------
@@ -198,7 +198,7 @@ def static_dials(
         "pictures": list(pictures),
         "smooth": ["svg" in uri[:20] for uri in pictures],
         "alt": alt,
-        "digits": digits,
+        "digits": DIGITS,
     }
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     text = text.replace("</", r"<\/")  # "</script>" would end the element
@@ -236,7 +236,7 @@ def still(frame: Frame, alt: str, span: tuple[float, float]) -> str:
         f'{" dials-below" if value < 0 else ""}" style="'
         f"left: {100 * (min(value, 0) - low) / (high - low):.1f}%; "
         f'width: {100 * abs(value) / (high - low):.1f}%"></div></div>'
-        f'<span class="dials-number">{value:.2f}</span>'
+        f'<span class="dials-number">{value:.{DIGITS}f}</span>'
         for name, value in frame.numbers.items()
     )
     return (

@@ -112,33 +112,28 @@ def plot(
     *,
     x: str,
     y: str,
-    x_span: tuple[float, float] = (0.0, 1.0),
-    y_span: tuple[float, float] = (0.0, 1.0),
-    at: Mapping[str, float] | None = None,
     above: Mapping[tuple[str, str], str] | None = None,
 ) -> str:
     """Return lines as a data URI of an SVG, about a kilobyte each.
 
+    Both axes go from 0 to 1.
+
     Parameters
     ----------
     lines:
-        Values by name, evenly spaced over ``x_span``. Give a hundred or so.
+        Values by name, evenly spaced along x. Give a hundred or so.
     x, y:
         What the axes are.
-    at:
-        Dashed verticals, by name.
     above:
         Colours by pairs of names: shades where the first line lies above
         the second.
     """
 
     def right(value: float) -> float:
-        share = (value - x_span[0]) / (x_span[1] - x_span[0])
-        return round(LEFT + share * (RIGHT - LEFT), 1)
+        return round(LEFT + value * (RIGHT - LEFT), 1)
 
     def up(value: float) -> float:
-        share = (value - y_span[0]) / (y_span[1] - y_span[0])
-        return round(BOTTOM - share * (BOTTOM - TOP), 1)
+        return round(BOTTOM - value * (BOTTOM - TOP), 1)
 
     def text(
         where: tuple[float, float],
@@ -153,10 +148,8 @@ def plot(
 
     def path(values: Sequence[float]) -> list[tuple[float, float]]:
         last = max(1, len(values) - 1)
-        width = x_span[1] - x_span[0]
         points = [
-            (right(x_span[0] + width * i / last), up(float(v)))
-            for i, v in enumerate(values)
+            (right(i / last), up(float(v))) for i, v in enumerate(values)
         ]
         inner = zip(points, points[1:], points[2:], strict=False)
         # A level stretch is told by its ends.
@@ -172,16 +165,9 @@ def plot(
         text(((LEFT + RIGHT) / 2, PLOT_HEIGHT - 6), x),
         text((4, TOP - 18), y, "start"),
     ]
-    for value in (*x_span, sum(x_span) / 2):
+    for value in (0, 0.5, 1):
         parts.append(text((right(value), BOTTOM + 17), f"{value:g}"))
-    for value in (*y_span, sum(y_span) / 2):
         parts.append(text((LEFT - 6, up(value) + 4), f"{value:g}", "end"))
-    for name, value in (at or {}).items():
-        parts.append(
-            f'<path d="M{right(value)} {TOP}V{BOTTOM}" stroke="#666" '
-            'stroke-dasharray="4 3"/>'
-        )
-        parts.append(text((right(value), TOP - 3), name))
     for (one, other), colour in (above or {}).items():
         low = [float(v) for v in lines[other]]
         high = [

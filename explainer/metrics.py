@@ -83,17 +83,14 @@ def _overlap(
 
 
 def accuracy(
-    mask: Tensor,
-    truth: Tensor,
-    valid: Tensor | None = None,
-    threshold: float = 0.5,
+    mask: Tensor, truth: Tensor, valid: Tensor | None = None
 ) -> Tensor:
-    """Return the share of pixels that ``m > threshold`` puts right.
+    """Return the share of pixels that ``m > 0.5`` puts right.
 
     The authors' soft accuracy, the mean of m g + (1 - m)(1 - g), is exactly
     1 - :func:`mae` for a binary g and would add nothing; hence a threshold.
     """
-    return 1 - mae((mask > threshold).to(mask.dtype), truth, valid)
+    return 1 - mae((mask > 0.5).to(mask.dtype), truth, valid)
 
 
 def iou(
@@ -281,12 +278,9 @@ def deletion(
 
 
 def class_iou(
-    class_masks: Tensor,
-    truth: Tensor,
-    valid: Tensor | None = None,
-    threshold: float = 0.5,
+    class_masks: Tensor, truth: Tensor, valid: Tensor | None = None
 ) -> Tensor:
-    """Return :func:`iou` for every class by itself, ``(B, C)``.
+    """Return :func:`iou` at 0.5 for every class by itself, ``(B, C)``.
 
     ``class_masks`` and ``truth`` (see :func:`class_truth`) are
     ``(B, C, H, W)``. NaN for a class that has no pixel in an image. A mask
@@ -296,7 +290,7 @@ def class_iou(
     v = torch.ones_like(truth[:, 0]) if valid is None else valid
     v = v[:, None].expand_as(truth).flatten(0, 1)
     g = truth.flatten(0, 1)
-    scores = iou(class_masks.flatten(0, 1), g, v, threshold)
+    scores = iou(class_masks.flatten(0, 1), g, v)
     present = (g & v).flatten(1).any(1)
     return torch.where(present, scores, torch.nan).reshape(b, c)
 

@@ -11,6 +11,9 @@ from explainer.rows import Row, is_number
 MAIN = ("accuracy", "iou", "iou_50", "saliency", "mae")
 """The metrics that stand at the top level of a method's results."""
 
+REFERENCE = "explainer"
+"""The method that all others are compared with, image by image."""
+
 _ABOUT = {
     "method": str,
     "index": int,
@@ -115,19 +118,16 @@ def _group(
 
 
 def summarise(
-    table: Mapping[str, Sequence[Row]],
-    *,
-    reference: str = "explainer",
-    seed: int = 0,
+    table: Mapping[str, Sequence[Row]], *, seed: int = 0
 ) -> dict[str, Any]:
     """Return the results of every method from its rows.
 
     For each method: the mean over images of each :data:`MAIN` metric;
     ``seconds`` an image, the *median*, as the first call of all pays for
     warming up; ``n`` images; ``ci``, bootstrap 95% intervals of every
-    metric's mean; ``difference``, this method minus the ``reference``, over
-    the images that both have, with paired intervals (absent without the
-    reference); ``groups``, the means over images that the classifier
+    metric's mean; ``difference``, this method minus the one named
+    "explainer", over the images that both have, with paired intervals
+    (absent without it); ``groups``, the means over images that the classifier
     predicts right and wrong; and under ``more`` the other metrics, the IoU
     of each class and the peak memory. None stands for what is undefined on
     every image.
@@ -157,8 +157,8 @@ def summarise(
                 **memory,
             },
         }
-        if reference in every and name != reference:
+        if REFERENCE in every and name != REFERENCE:
             results[name]["difference"] = _differences(
-                every[name], every[reference], seed
+                every[name], every[REFERENCE], seed
             )
     return results

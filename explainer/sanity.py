@@ -32,7 +32,7 @@ from explainer.data import LabelledImages, Scenes, Shortcut, collate
 from explainer.loop import TrainingConfig
 from explainer.masks import target_mask
 from explainer.presets import Preset
-from explainer.selection import device_of, to_device
+from explainer.selection import batches, device_of, to_device
 from explainer.training import fit_explainer, predict
 
 Rows = dict[str, list[float]]
@@ -81,17 +81,15 @@ def class_masks_of(
     data: LabelledImages,
     indices: Sequence[int],
     class_index: int | None = None,
-    batch_size: int = 16,
 ) -> Tensor:
     """Run a method on some images; return its masks ``(N, C, H, W)``.
 
-    It explains the labels, or the one class of ``class_index``.
+    It explains the labels, or the one class of ``class_index``. The masks
+    are on the CPU.
     """
     found = []
     device = device_of(classifier)
-    size = contender.batch_size or batch_size
-    for start in range(0, len(indices), size):
-        part = collate([data[i] for i in indices[start : start + size]])
+    for _, part in batches(data, indices, contender.batch_size or 16):
         targets = part.labels
         if class_index is not None:
             targets = torch.zeros_like(targets)

@@ -46,9 +46,9 @@ def title(method: str) -> str:
     return METHOD_TITLES.get(method, method)
 
 
-def percent(value: float | None, missing: str = "no image") -> str:
-    """Return a class score in percent, or what stands for a missing one."""
-    return missing if value is None else f"{100 * value:.1f}"
+def percent(value: float | None) -> str:
+    """Return a class score in percent, or "no image" where there is none."""
+    return "no image" if value is None else f"{100 * value:.1f}"
 
 
 def _number(value: float | None, sign: str = "") -> str:

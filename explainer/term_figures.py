@@ -174,13 +174,12 @@ def bounds(masks: Mapping[str, SortedMask]) -> Picture:
     return picture
 
 
-def bounds_plot(mask: SortedMask, points: int = 101) -> str:
+def bounds_plot(mask: SortedMask) -> str:
     """Return a panel of :func:`bounds` as a data URI for the dials.
 
-    The sorted mask and its bounds are drawn at so many places.
+    The sorted mask and its bounds are drawn at a hundred places and one.
     """
-    n_pixels = len(mask.r)
-    at = [i * (n_pixels - 1) // (points - 1) for i in range(points)]
+    at = [i * (len(mask.r) - 1) // 100 for i in range(101)]
     lines = {
         "q_min": mask.q_min[at].tolist(),
         "q_max": mask.q_max[at].tolist(),

@@ -244,7 +244,7 @@ def test_kept_is_the_image_where_the_mask_is_one_and_black_elsewhere() -> (
 
 
 def test_a_plot_puts_points_where_they_belong() -> None:
-    uri = inline.plot({"r(v(s)) < 1": [1, 0.5, 0]}, x="x", y="y", at={"b": 1})
+    uri = inline.plot({"r(v(s)) < 1": [1, 0.5, 0]}, x="x", y="y")
     svg = base64.b64decode(uri.split(",")[1]).decode()
 
     points = re.findall(r'points="(.*?)"', svg)[0]
