@@ -255,7 +255,6 @@ def test_a_plot_puts_points_where_they_belong() -> None:
         f"{middle},{level}",
         f"{float(inline.RIGHT)},{float(inline.BOTTOM)}",
     ]
-    assert f'"M{float(inline.RIGHT)} {inline.TOP}V' in svg
     assert "r(v(s)) &lt; 1" in svg
 
 
