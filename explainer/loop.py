@@ -14,8 +14,7 @@ import io
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -29,12 +28,19 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from explainer.card import environment
-from explainer.checkpoints import CheckpointError, save_weights
+from explainer.checkpoints import save_weights
 from explainer.data import Batch, LabelledImages, Sample, collate, flip
-from explainer.errors import UserError
-from explainer.files import read_json, sha256, write_atomically, write_json
+from explainer.files import sha256, write_atomically, write_json
 from explainer.losses import Loss
 from explainer.memory import keep_freed_memory
+from explainer.resuming import (
+    History,
+    TrainingError,
+    check_config,
+    read_history,
+    read_state,
+    resuming,
+)
 from explainer.steps import (
     Average,
     ShuffledBatches,
@@ -42,16 +48,8 @@ from explainer.steps import (
     seed_of,
 )
 
-History = list[dict[str, float]]
 BatchLoss = Callable[[nn.Module, Batch, torch.Generator], Loss]
 Score = Callable[[nn.Module, torch.device], dict[str, float]]
-
-STATE = {"model", "optimizer", "scaler", "step", "best", "stale"}
-"""What ``last.pt`` holds."""
-
-
-class TrainingError(UserError):
-    """A run that cannot go on; the message names cause and remedy."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,8 @@ class TrainingConfig:
     last weights count. ``flip`` mirrors half of the images.
     ``encoder_rate`` scales the learning rate of a network's ``encoder`` and
     ``class_activation``, for those that start from another network's.
-    ``mixed_precision`` is Accelerate's.
+    ``mixed_precision`` is Accelerate's; ``workers`` processes read images.
+    Every random choice follows from ``seed``.
     """
 
     steps: int
@@ -112,64 +111,6 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
     return rate
 
 
-def _check_config(path: Path, config: dict[str, Any]) -> None:
-    """Refuse to go on with a run that was asked for otherwise."""
-    if not path.exists():
-        return
-    if read_json(path) != json.loads(json.dumps(config)):
-        raise TrainingError(
-            f"{path.parent} holds a run with another configuration; choose "
-            "another folder, or delete this one to start again"
-        )
-
-
-def _read_state(path: Path) -> dict[str, Any]:
-    """Return the state to resume from, empty for a fresh run."""
-    if not path.exists():
-        return {}
-    try:
-        state: dict[str, Any] = torch.load(
-            path, map_location="cpu", weights_only=True
-        )
-    except Exception as error:
-        raise CheckpointError(
-            f"{path} cannot be read; delete it to start the run again"
-        ) from error
-    if not isinstance(state, dict) or set(state) != STATE:
-        raise CheckpointError(
-            f"{path} is not the state of a run; delete it to start the run "
-            "again"
-        )
-    return state
-
-
-@contextmanager
-def _resuming(path: Path) -> Iterator[None]:
-    """Name the file where a state does not fit what is trained."""
-    try:
-        yield
-    except (KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{path} does not fit the networks of this run; delete it to "
-            "start the run again"
-        ) from error
-
-
-def _read_history(path: Path, up_to: int) -> History:
-    """Read the records of a run's past, without those after ``up_to``."""
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_bytes().splitlines():
-        try:  # a copy may have cut a line short
-            row = json.loads(line)
-            if row["step"] <= up_to and row["seconds"] >= 0:
-                rows.append(row)
-        except (ValueError, TypeError, KeyError, RecursionError):
-            continue
-    return rows
-
-
 class Loop:
     """One run: ``Loop(...).run()`` trains, or goes on where a run stopped.
 
@@ -182,6 +123,10 @@ class Loop:
         random comes from the generator.
     train, val:
         The data; pixel masks are dropped before anyone can look at them.
+    training:
+        How long and how.
+    folder:
+        The run's; what it holds of an interrupted run is gone on with.
     config:
         Stored with the weights, and compared when a run is resumed.
     score:
@@ -190,6 +135,16 @@ class Loop:
         Called with the history after each validation.
     device:
         "cpu" or "cuda"; None leaves the choice to Accelerate.
+    progress:
+        Show a bar.
+
+    Raises
+    ------
+    TrainingError
+        When the folder holds a run with another configuration, or the loss
+        is no number any more.
+    CheckpointError
+        When the state to resume from is damaged or of other networks.
     """
 
     def __init__(
@@ -211,8 +166,8 @@ class Loop:
         self.score, self.on_validation = score, on_validation
         self.folder, self.progress = folder, progress
         self.config = {**config, "training": asdict(training)}
-        _check_config(folder / "config.json", self.config)
-        state = _read_state(folder / "last.pt")
+        check_config(folder / "config.json", self.config)
+        state = read_state(folder / "last.pt")
         if not state:  # a card tells of the run that began anew
             (folder / "card.json").unlink(missing_ok=True)
         write_json(folder / "config.json", self.config)
@@ -235,10 +190,10 @@ class Loop:
         self.step: int = state.get("step", 0)
         self.best: float = state.get("best", math.inf)
         self.stale: int = state.get("stale", 0)
-        self.history = _read_history(self.folder / "metrics.jsonl", self.step)
+        self.history = read_history(self.folder / "metrics.jsonl", self.step)
         last = self.folder / "last.pt"
         if state:
-            with _resuming(last):
+            with resuming(last):
                 model.load_state_dict(state["model"])
         model = model.to(memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(
@@ -264,7 +219,7 @@ class Loop:
             model, optimizer, loader
         )
         if state:
-            with _resuming(last):
+            with resuming(last):
                 self.optimizer.load_state_dict(state["optimizer"])
                 if self.accelerator.scaler is not None:
                     self.accelerator.scaler.load_state_dict(state["scaler"])

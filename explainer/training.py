@@ -16,14 +16,7 @@ from torchmetrics.functional.classification import binary_average_precision
 
 from explainer.classifiers import frozen
 from explainer.data import Batch, LabelledImages, all_labels
-from explainer.loop import (
-    History,
-    Loop,
-    Run,
-    TrainingConfig,
-    TrainingError,
-    without_masks,
-)
+from explainer.loop import Loop, Run, TrainingConfig, without_masks
 from explainer.losses import (
     Loss,
     LossWeights,
@@ -31,6 +24,7 @@ from explainer.losses import (
     explainer_loss,
 )
 from explainer.masks import composite, make_fill, random_masks
+from explainer.resuming import History, TrainingError
 
 __all__ = [
     "MaskedInputs",
@@ -69,7 +63,10 @@ def predict(
     batch_size: int = 64,
     device: torch.device | str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return a classifier's logits and the labels, ``(N, C)`` each."""
+    """Return a classifier's logits and the labels, ``(N, C)`` each.
+
+    On the CPU; ``device`` is where the classifier is.
+    """
     was_training = classifier.training
     classifier.eval()
     logits, labels = [], []
@@ -132,6 +129,7 @@ def fit_classifier(
     weights; ``folder`` resumes if it holds an interrupted run. The
     validation's ``map`` is the mean average precision. ``on_validation``
     is called with the history after each validation, say to draw it.
+    Raises as :class:`~explainer.loop.Loop`.
     """
     multi_label = getattr(classifier, "multi_label", True)
 
@@ -211,6 +209,8 @@ def fit_explainer(
     with none of the classes are dropped and counted (``dropped`` in the
     configuration). ``loss`` and ``weights`` belong together: the paper's
     loss by default; ``loss_options`` (say ``fill="noise"``) are passed on.
+    Raises as :class:`~explainer.loop.Loop`, and :class:`TrainingError` where
+    no image has any of the classes.
     """
     explanandum = frozen(classifier).to(memory_format=torch.channels_last)
     train, dropped = labelled(train)

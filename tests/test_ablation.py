@@ -25,9 +25,9 @@ from explainer.checkpoints import load_classifier
 from explainer.data import Scenes
 from explainer.errors import UserError
 from explainer.files import DamagedFileError
-from explainer.loop import TrainingError
 from explainer.losses import LossWeights
 from explainer.presets import get_preset
+from explainer.resuming import TrainingError
 from explainer.selection import Settings, select
 
 PRESET = get_preset("scenes")
