@@ -41,7 +41,7 @@ def save_weights(
     """Save a module's weights with its configuration in the header.
 
     ``dtype`` (say float16) shrinks the floating-point tensors; they are
-    float32 again when loaded.
+    float32 again when loaded. Raises :class:`~explainer.files.DiskError`.
     """
     state = {
         name: tensor.detach().to("cpu", copy=True).contiguous()
@@ -56,7 +56,10 @@ def save_weights(
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return a checkpoint's tensors (float32) and its configuration."""
+    """Return a checkpoint's tensors (float32) and its configuration.
+
+    Raises :class:`CheckpointError` where it is missing or damaged.
+    """
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}")
     try:
@@ -222,7 +225,8 @@ def load_explainer(
 
     ``where`` as in :func:`load_classifier`. With ``classes`` given, a
     checkpoint for other classes is refused. ``kind`` "rtis" loads the
-    shipped network that was trained with the RTIS loss instead.
+    shipped network that was trained with the RTIS loss instead. Raises
+    :class:`CheckpointError`.
     """
     path = _locate(where, kind)
     state, config = read_weights(path)
@@ -290,6 +294,8 @@ def load(
     """Load a classifier and its Explainer.
 
     The shipped pair ``name``, unless checkpoints of one's own are given.
+    Raises :class:`CheckpointError`, also where the two are for different
+    classes.
     """
     explanandum = load_classifier(classifier or name)
     network = load_explainer(explainer or name, explanandum.classes)

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from explainer.errors import UnknownNameError, UserError
+from explainer.masks import IMAGENET_MEAN
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGENET = (IMAGENET_MEAN, (0.229, 0.224, 0.225))
 HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+"""Mean and standard deviation of the channels that networks expect."""
 
 Initial = Literal["random", "imagenet"] | Path
 

@@ -57,9 +57,10 @@ def measure(
 ) -> dict[str, Tensor]:
     """Return every metric of the merged target masks, each ``(B,)``.
 
-    ``class_iou``, ``(B, C)``, is the exception: the IoU at 0.5 of each
-    class by itself. With ``markers`` ``(B, H, W)``, the pixels of a planted
-    shortcut, also ``shortcut_share``.
+    ``targets`` is ``(B, C)``, ``class_masks`` ``(B, C, H, W)`` in [0, 1];
+    the images of the batch have masks. ``class_iou``, ``(B, C)``, is the
+    exception: the IoU at 0.5 of each class by itself. With ``markers``
+    ``(B, H, W)``, the pixels of a planted shortcut, also ``shortcut_share``.
     """
     assert batch.masks is not None
     images, n_classes = batch.images, targets.shape[1]

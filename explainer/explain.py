@@ -43,6 +43,13 @@ def explain_photo(pair: Pair, path: Path, folder: Path) -> dict[str, Any]:
     -------
     The picture's name, the classes found, and for each of them its
     probability ``before`` and ``after`` masking and its mask's file.
+
+    Raises
+    ------
+    DataError
+        When the file is no picture.
+    DiskError
+        When the disk refuses what is written.
     """
     device = pair.classifier.mean.device
     picture = load_photo(path, size_within(path, MAX_DRAWN))
@@ -56,6 +63,7 @@ def explain_photo(pair: Pair, path: Path, folder: Path) -> dict[str, Any]:
         "classes": {},
     }
     large = torch.zeros(len(found), *picture.shape[-2:])
+    fill = make_fill("mean", images, pair.classifier)
     for i, c in enumerate(found):
         large[i] = F.interpolate(
             masks[:, c : c + 1],
@@ -63,7 +71,6 @@ def explain_photo(pair: Pair, path: Path, folder: Path) -> dict[str, Any]:
             mode="bilinear",
             align_corners=False,
         )[0, 0]
-        fill = make_fill("mean", images, pair.classifier)
         after = pair.predict(composite(images, masks[:, c : c + 1], fill))
         file = folder / f"{path.stem}_{pair.classes[c]}.png"
         _save(large[i], file)
@@ -80,9 +87,10 @@ def explain_photo(pair: Pair, path: Path, folder: Path) -> dict[str, Any]:
 def explain_photos(
     pair: Pair, paths: Sequence[Path], folder: Path
 ) -> list[dict[str, Any]]:
-    """Explain pictures, or all pictures of folders: see above.
+    """Explain pictures, or all pictures of folders.
 
-    Raises :class:`DataError` when two pictures would share their files.
+    Returns a record of each as :func:`explain_photo` does. Raises
+    :class:`DataError` when two pictures would share their files.
     """
     files = [file for path in paths for file in Photos(path).paths]
     stems = [file.stem for file in files]

@@ -72,7 +72,10 @@ def _remove_scraps(path: Path) -> None:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write indented JSON, whole or not at all."""
+    """Write indented JSON, whole or not at all.
+
+    Raises :class:`DiskError` where the disk refuses.
+    """
     write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
 
 

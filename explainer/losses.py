@@ -165,6 +165,11 @@ def explainer_loss(
     -------
     The total and the unweighted terms ``classification``, ``entropy``,
     ``bound``, ``target_area``, ``non_target_area`` and ``smoothness``.
+
+    Raises
+    ------
+    ValueError
+        For a fill that does not exist.
     """
     # Each mask in one piece: maxima and ranking run faster along it than
     # across the layout that convolutions leave.

@@ -198,6 +198,11 @@ def optimise_mask(
     -------
     The masks of all classes, and the unweighted terms of
     :func:`explainer.losses.explainer_loss` without jitter.
+
+    Raises
+    ------
+    ValueError
+        When there are not as many weights as images.
     """
     if len(weights) != len(images):
         raise ValueError(

@@ -64,7 +64,7 @@ def reliance(
 
 
 def marked(data: Scenes, limit: int | None = None) -> list[int]:
-    """Return the first images that carry the marker, by index."""
+    """Return the first ``limit`` images that carry the marker, by index."""
     found: list[int] = []
     for i in range(len(data)):
         if limit is not None and len(found) == limit:

@@ -121,6 +121,8 @@ def select(
     the classes (or none is predicted), ``no_mask`` no segmentation. Of those
     chosen, ``other_objects`` show segmented objects that are no class of the
     dataset and count as background; None where the dataset cannot tell.
+    The classifier is asked as it is: call this in eval mode, without
+    gradients.
     """
     chosen = Selection()
     others = getattr(data, "other_objects", None)

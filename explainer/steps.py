@@ -42,6 +42,7 @@ class ShuffledBatches(Sampler[list[int]]):
     """
 
     drop_last = True
+    """What Accelerate asks of a sampler that it shares among processes."""
 
     def __init__(
         self, n: int, batch_size: int, seed: int, start: int, stop: int
@@ -77,6 +78,7 @@ class Average:
         self.weight = 0.0
 
     def add(self, loss: Loss, weight: float = 1.0) -> None:
+        """Add a loss and its terms, counted ``weight`` times."""
         for name, value in {"total": loss.total, **loss.terms}.items():
             term = weight * value.detach().float()
             self.sums[name] = self.sums.get(name, 0) + term

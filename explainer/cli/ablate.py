@@ -77,10 +77,10 @@ def ablate_command(
     if dry_run:
         for name in names:
             typer.echo(f"{name:<27}{', '.join(VARIANTS[name])}")
-        minutes = len(names) * seeds * steps * experiment.seconds_per_step()
+        seconds = len(names) * seeds * steps * experiment.seconds_per_step()
         typer.echo(
             f"{len(names)} variants x {seeds} seeds x {steps} steps: about "
-            f"{minutes / 60:.0f} minutes on this machine, measuring apart"
+            f"{seconds / 60:.0f} minutes on this machine, measuring apart"
         )
         return
     path = json or Path("book/results") / f"ablation_{preset}.json"

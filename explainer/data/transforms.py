@@ -51,7 +51,10 @@ def decoding(path: str | Path) -> Iterator[None]:
 
 
 def height_width(size: Size) -> tuple[int, int]:
-    """Return a size as (height, width)."""
+    """Return a size as (height, width), in pixels.
+
+    Raises ValueError for less than one.
+    """
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < 1:
         raise ValueError(f"a size is at least 1 pixel, not {size}")
