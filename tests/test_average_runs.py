@@ -1,0 +1,56 @@
+"""The average of runs, by hand."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from average_runs import average
+from compare_runs import compare
+from explainer.checkpoints import load_explainer, save_weights
+from explainer.data.shapes import CLASSES
+from explainer.errors import UserError
+from explainer.model import build_explainer
+
+
+def write_run(folder: Path, value: float, width: int = 8) -> Path:
+    """Write a run whose weights are all the same value."""
+    options = {"width": width, "decoder_width": 8}
+    config = {
+        "preset": "scenes",
+        "kind": "explainer",
+        "architecture": "small",
+        "options": options,
+        "classes": list(CLASSES),
+        "size": 64,
+    }
+    network = build_explainer("small", len(CLASSES), **options)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(value)
+    folder.mkdir()
+    for name in ("config.json", "card.json"):
+        (folder / name).write_text(json.dumps(config))
+    (folder / "metrics.jsonl").write_text('{"step": 3}\n{"step": 7}\n')
+    save_weights(folder / "model.safetensors", network, config)
+    return folder
+
+
+def test_the_average_is_a_run_like_any_other(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / f"at_{v}", v) for v in (0.0, 1.0, 5.0)]
+    out = average(runs, tmp_path / "mean")
+    for parameter in load_explainer(out).parameters():
+        assert (parameter == 2).all()
+    card = json.loads((out / "card.json").read_text())
+    assert card["averaged"] == ["at_0.0", "at_1.0", "at_5.0"]
+    found = compare([out, runs[0]], "scenes", limit=2, root=None)
+    assert found["mean"]["step"] == 7
+    assert found["mean"]["settings"] == {"averaged": card["averaged"]}
+
+
+def test_other_networks_cannot_be_averaged(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / f"w{w}", 0.0, w) for w in (8, 16)]
+    with pytest.raises(UserError, match="different networks"):
+        average(runs, tmp_path / "mean")
+    assert not (tmp_path / "mean").exists()

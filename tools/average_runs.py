@@ -1,0 +1,64 @@
+"""Average the weights of runs that were trained on from one another.
+
+    python tools/average_runs.py RUN... --out FOLDER
+
+Networks that share the first part of their training lie in one valley of the
+loss, and the mean of their weights is often better than each of them
+(Izmailov et al., 2018, *Averaging weights leads to wider optima*; Wortsman et
+al., 2022, *Model soups*). FOLDER looks like a run: its configuration is that
+of the last RUN, and its card names all of them. Whether the average is better
+is for ``tools/compare_runs.py`` to say, on the validation split.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from explainer.checkpoints import load_explainer, read_weights, save_weights
+from explainer.errors import UserError
+from explainer.files import read_json, write_json
+
+
+def average(runs: Sequence[Path], out: Path) -> Path:
+    """Write the average of runs as a run; return its folder.
+
+    Raises :class:`~explainer.errors.UserError` where their networks are of
+    different kinds.
+    """
+    states, configs = zip(
+        *(read_weights(run / "model.safetensors") for run in runs),
+        strict=True,
+    )
+    last = states[-1]
+    shapes = {name: tensor.shape for name, tensor in last.items()}
+    for run, state in zip(runs, states, strict=True):
+        if {name: tensor.shape for name, tensor in state.items()} != shapes:
+            raise UserError(f"{run} and {runs[-1]} hold different networks")
+    network = load_explainer(runs[-1])
+    network.load_state_dict(
+        {
+            name: sum(state[name] for state in states) / len(states)
+            if tensor.is_floating_point()
+            else tensor
+            for name, tensor in last.items()
+        }
+    )
+    averaged = {"averaged": [run.name for run in runs]}
+    out.mkdir(parents=True, exist_ok=True)
+    save_weights(out / "model.safetensors", network, configs[-1])
+    for name in ("config.json", "card.json"):
+        write_json(out / name, {**read_json(runs[-1] / name), **averaged})
+    steps = (runs[-1] / "metrics.jsonl").read_text().splitlines()
+    (out / "metrics.jsonl").write_text(
+        json.dumps({"step": json.loads(steps[-1])["step"]}) + "\n"
+    )
+    return out
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--out", type=Path, required=True)
+    asked = parser.parse_args()
+    print(average(asked.runs, asked.out))
