@@ -322,8 +322,8 @@ class Scenes:
         ]
         labels = torch.stack(present, 1).float()
         if self.shortcut is not None and self.shortcut.decides:
-            marked = [self._marker(i).any() for i in range(len(self))]
-            labels[:, self._cheat] = torch.tensor(marked).float()
+            marked = [float(self._marker(i).any()) for i in range(len(self))]
+            labels[:, self._cheat] = torch.tensor(marked)
         return labels
 
     def __len__(self) -> int:
