@@ -114,6 +114,11 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
 class Loop:
     """One run: ``Loop(...).run()`` trains, or goes on where a run stopped.
 
+    Raises :class:`~explainer.resuming.TrainingError` where the folder holds
+    a run with another configuration, or the loss is no number any more, and
+    :class:`~explainer.checkpoints.CheckpointError` where the state to resume
+    from is damaged or of other networks.
+
     Parameters
     ----------
     model:
@@ -137,14 +142,6 @@ class Loop:
         "cpu" or "cuda"; None leaves the choice to Accelerate.
     progress:
         Show a bar.
-
-    Raises
-    ------
-    TrainingError
-        When the folder holds a run with another configuration, or the loss
-        is no number any more.
-    CheckpointError
-        When the state to resume from is damaged or of other networks.
     """
 
     def __init__(

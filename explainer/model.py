@@ -78,8 +78,12 @@ class EncoderDecoder(nn.Module):
         Maps normalised images to a list of feature maps, finest first.
     channels:
         Their numbers of channels.
+    n_classes:
+        C.
     width:
-        Channels of the decoder.
+        Channels of the decoder, a multiple of 8.
+    normalisation:
+        Mean and standard deviation that the encoder expects, by channel.
     sharpness:
         The decoder's logits are multiplied by it: above 1 the sigmoid
         saturates sooner and masks leave the undecided middle faster.

@@ -30,7 +30,8 @@ class TrainingError(UserError):
 def check_config(path: Path, config: dict[str, Any]) -> None:
     """Refuse to go on with a run that was asked for otherwise.
 
-    ``path`` is the run's ``config.json``; raises :class:`TrainingError`.
+    ``path`` is the run's ``config.json``; raises
+    :class:`~explainer.resuming.TrainingError`.
     """
     if not path.exists():
         return

@@ -209,8 +209,9 @@ def fit_explainer(
     with none of the classes are dropped and counted (``dropped`` in the
     configuration). ``loss`` and ``weights`` belong together: the paper's
     loss by default; ``loss_options`` (say ``fill="noise"``) are passed on.
-    Raises as :class:`~explainer.loop.Loop`, and :class:`TrainingError` where
-    no image has any of the classes.
+    Raises as :class:`~explainer.loop.Loop`, and
+    :class:`~explainer.resuming.TrainingError` where no image has any of the
+    classes.
     """
     explanandum = frozen(classifier).to(memory_format=torch.channels_last)
     train, dropped = labelled(train)
