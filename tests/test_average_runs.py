@@ -11,6 +11,7 @@ from compare_runs import compare
 from explainer.checkpoints import load_explainer, save_weights
 from explainer.data.shapes import CLASSES
 from explainer.errors import UserError
+from explainer.files import sha256
 from explainer.model import build_explainer
 
 
@@ -30,10 +31,11 @@ def write_run(folder: Path, value: float, width: int = 8) -> Path:
         for parameter in network.parameters():
             parameter.fill_(value)
     folder.mkdir()
-    for name in ("config.json", "card.json"):
-        (folder / name).write_text(json.dumps(config))
     (folder / "metrics.jsonl").write_text('{"step": 3}\n{"step": 7}\n')
     save_weights(folder / "model.safetensors", network, config)
+    hashed = {"sha256": sha256(folder / "model.safetensors")}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "card.json").write_text(json.dumps(config | hashed))
     return folder
 
 

@@ -14,10 +14,11 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from explainer.checkpoints import load_explainer, read_weights, save_weights
 from explainer.errors import UserError
-from explainer.files import read_json, write_json
+from explainer.files import read_json, sha256, write_json
 
 
 def average(runs: Sequence[Path], out: Path) -> Path:
@@ -44,11 +45,14 @@ def average(runs: Sequence[Path], out: Path) -> Path:
             for name, tensor in last.items()
         }
     )
-    averaged = {"averaged": [run.name for run in runs]}
     out.mkdir(parents=True, exist_ok=True)
-    save_weights(out / "model.safetensors", network, configs[-1])
-    for name in ("config.json", "card.json"):
-        write_json(out / name, {**read_json(runs[-1] / name), **averaged})
+    weights = out / "model.safetensors"
+    save_weights(weights, network, configs[-1])
+    averaged: dict[str, Any] = {"averaged": [run.name for run in runs]}
+    config = read_json(runs[-1] / "config.json")
+    card = read_json(runs[-1] / "card.json") | {"sha256": sha256(weights)}
+    write_json(out / "config.json", {**config, **averaged})
+    write_json(out / "card.json", {**card, **averaged})
     steps = (runs[-1] / "metrics.jsonl").read_text().splitlines()
     (out / "metrics.jsonl").write_text(
         json.dumps({"step": json.loads(steps[-1])["step"]}) + "\n"
