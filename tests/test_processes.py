@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -77,11 +78,13 @@ def test_two_processes_are_one_with_the_doubled_batch(
 ) -> None:
     # With --cpu Accelerate starts one process (or mpirun); the launcher for
     # several GPUs starts two, and device="cpu" has them meet over gloo.
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]  # torch 2.2 finds none for port 0
     launcher = (
         *("-m", "accelerate.commands.launch", "--multi_gpu"),
         *("--num_processes", "2", "--num_machines", "1"),
         *("--mixed_precision", "no", "--dynamo_backend", "no"),
-        *("--main_process_port", "0"),
+        *("--main_process_port", str(port)),
     )
     both, weights = trained(tmp_path / "two", *launcher)
     history, _ = alone
