@@ -41,7 +41,7 @@ def test_a_step_never_waits_for_the_device(name: str) -> None:
     class_masks = network(images).sigmoid()
     found = loss(classifier, images, labels, class_masks, weights, **options)
     found.total.backward()  # type: ignore[no-untyped-call]
-    with pytest.raises(RuntimeError, match="[Mm]eta"):
+    with pytest.raises(RuntimeError, match=r"[Mm]eta"):
         found.total.item()  # what would wait does fail here
 
 
