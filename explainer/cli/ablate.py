@@ -17,6 +17,7 @@ from explainer.cli.options import (
     check_classes,
     device_named,
     load_split,
+    score_cell,
 )
 from explainer.errors import UnknownNameError, UserError
 
@@ -97,5 +98,5 @@ def ablate_command(
     typer.echo(" " * 27 + "".join(f"{c:>12}" for c in columns))
     for name in names:
         means = [results["variants"][name][c]["mean"] for c in columns]
-        typer.echo(f"{name:<27}" + "".join(f"{v:>12.3f}" for v in means))
+        typer.echo(f"{name:<27}" + "".join(score_cell(v, 12) for v in means))
     typer.echo(f"results in {path}")

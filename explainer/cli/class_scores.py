@@ -28,6 +28,7 @@ from explainer.cli.options import (
     check_limit,
     device_named,
     load_split,
+    score_cell,
 )
 from explainer.scoreboard import contenders
 
@@ -93,5 +94,5 @@ def class_scores_command(
     typer.echo(" " * 24 + f"{'own class':>12}{'others':>12}")
     for name in rows:
         own, other = diagonal_and_rest(tables[name]["scores"])
-        typer.echo(f"{name:<24}{own:>12.3f}{other:>12.3f}")
+        typer.echo(f"{name:<24}{score_cell(own, 12)}{score_cell(other, 12)}")
     typer.echo(f"tables in {json}")

@@ -26,6 +26,7 @@ from explainer.cli.options import (
     check_limit,
     device_named,
     load_split,
+    score_cell,
 )
 from explainer.data import First
 from explainer.errors import UserError
@@ -102,7 +103,7 @@ def evaluate_command(
     columns = ("accuracy", "iou", "iou_50", "saliency", "mae", "seconds")
     typer.echo(" " * 24 + "".join(f"{c:>10}" for c in columns))
     for name in rows:
-        values = "".join(f"{results[name][c]:>10.3f}" for c in columns)
+        values = "".join(score_cell(results[name][c], 10) for c in columns)
         typer.echo(f"{name:<24}{values}")
     typer.echo(f"classifier's mean average precision: {quality:.4f}")
     typer.echo(f"results in {json}")

@@ -197,3 +197,12 @@ def check_classes(classifier: Frozen, data: LabelledImages) -> None:
             f"the classifier knows {', '.join(classifier.classes)}, the "
             f"data {', '.join(data.classes)}; they must be the same"
         )
+
+
+def score_cell(value: float | None, width: int) -> str:
+    """Return a score as the commands print it, in so many columns.
+
+    None, of a metric that no image defines, says "undefined".
+    """
+    text = "undefined" if value is None else f"{value:.3f}"
+    return text.rjust(width)

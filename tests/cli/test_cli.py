@@ -18,6 +18,7 @@ from explainer.checkpoints import (
     load_explainer,
     save_weights,
 )
+from explainer.cli.options import score_cell
 from explainer.data import VOC_CLASSES
 from explainer.data.shapes import CLASSES
 from explainer.presets import PRESETS
@@ -152,6 +153,11 @@ def test_scale_is_another_one_than_the_preset_s(
     assert card["options"] == {"scale": 0.5}
     said = fails(*start, "--out", tmp_path / "no")
     assert "their own size only" in said
+
+
+def test_a_score_that_no_image_defines_is_named() -> None:
+    assert score_cell(0.12345, 8) == "   0.123"
+    assert score_cell(None, 12) == "   undefined"
 
 
 def test_evaluate_writes_the_table(
