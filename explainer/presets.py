@@ -161,7 +161,8 @@ PRESETS: dict[str, Preset] = {
         # What tells outlines: the encoder sees the image magnified, and
         # alike cells share their logits. The weights that are shipped were
         # trained in legs, at scales 1, 1.4, 2 and 2.4, each starting from
-        # the one before, for the cheap steps come first that way.
+        # the one before, for the cheap steps come first that way. They are
+        # the mean of the last two (tools/average_runs.py).
         explainer_options={
             "sharpness": 3.0,
             "initial_bias": -1.5,
