@@ -101,11 +101,6 @@ class EncoderDecoder(nn.Module):
     affinity_cells:
         Logits are averaged over alike cells of a grid of so many rows and
         columns (:mod:`explainer.affinity`); 0 leaves them as they are.
-    views:
-        In evaluation mode the logits are averaged over these
-        magnifications, in place of ``scale``, and over the image and its
-        mirror image: small parts show in large views, large ones in small
-        views. Empty for one pass at ``scale``.
     """
 
     mean: Tensor
@@ -125,7 +120,6 @@ class EncoderDecoder(nn.Module):
         class_activation: nn.Module | None = None,
         scale: float = 1.0,
         affinity_cells: int = 0,
-        views: Sequence[float] = (),
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -133,7 +127,6 @@ class EncoderDecoder(nn.Module):
         self.class_activation = class_activation
         self.scale = scale
         self.affinity_cells = affinity_cells
-        self.views = tuple(views)
         self.sharpness = sharpness
         self.train_encoder = train_encoder
         bias = self.decoder.head.bias
@@ -161,20 +154,9 @@ class EncoderDecoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return class logits ``(B, C, H, W)``."""
-        if self.training or not self.views:
-            return self._at(self.scale, images)
-        looks = [
-            self._at(scale, images)
-            + self._at(scale, images.flip(-1)).flip(-1)
-            for scale in self.views
-        ]
-        return torch.stack(looks).mean(0) / 2
-
-    def _at(self, scale: float, images: Tensor) -> Tensor:
-        """Return the logits of images that the encoder sees magnified."""
         x = (images - self.mean) / self.std
-        if scale != 1:
-            x = _resize(x, [round(n * scale) for n in x.shape[-2:]])
+        if self.scale != 1:
+            x = _resize(x, [round(n * self.scale) for n in x.shape[-2:]])
         features = self.encoder(x)
         logits: Tensor = self.sharpness * self.decoder(features)
         if self.class_activation is not None:
@@ -290,7 +272,6 @@ def light(
     class_activation: bool = False,
     scale: float = 1.0,
     affinity_cells: int = 0,
-    views: Sequence[float] = (),
 ) -> EncoderDecoder:
     """Build a light Explainer on EfficientNet-Lite0 for photographs.
 
@@ -308,7 +289,6 @@ def light(
         class_activation=Lite0Head(n_classes) if class_activation else None,
         scale=scale,
         affinity_cells=affinity_cells,
-        views=views,
     )
 
 

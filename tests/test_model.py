@@ -185,26 +185,6 @@ def test_class_activation_map_has_the_classifiers_logits_as_its_mean() -> (
         assert_close(flat[..., :8, :8].mean((2, 3)), coarse[..., 0, 0])
 
 
-def test_views_are_averaged_with_their_mirror_images() -> None:
-    """Not in training, which sees one magnification; then E is symmetric."""
-    torch.manual_seed(0)
-    averaged = build_explainer("light", 2, views=(1.0, 2.0)).eval()
-    single = build_explainer("light", 2).eval()
-    single.load_state_dict(averaged.state_dict())
-    x = images()
-    with torch.no_grad():
-        parts = []
-        for scale in (1.0, 2.0):
-            single.scale = scale
-            parts += [single(x), single(x.flip(-1)).flip(-1)]
-        expected = torch.stack(parts).mean(0)
-        assert_close(averaged(x), expected, rtol=1e-4, atol=1e-5)
-        mirrored = averaged(x.flip(-1)).flip(-1)
-        assert_close(averaged(x), mirrored, rtol=1e-4, atol=1e-5)
-        single.scale = 1.0
-        assert_close(averaged.train()(x), single.train()(x))
-
-
 def test_the_encoder_sees_the_image_magnified() -> None:
     torch.manual_seed(0)
     plain = build_explainer("light", 2).eval()

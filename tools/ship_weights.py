@@ -1,7 +1,7 @@
 """Put a run's weights into the package, with a card that says what they are.
 
     python tools/ship_weights.py RUN NAME [--classifier C] [--sharpen S]
-        [--views V...] [--half]
+        [--half]
 
 RUN is the folder that ``explainer train`` wrote, NAME the stem under which
 the package will know the weights ("scenes_explainer"); the part before the
@@ -10,16 +10,13 @@ on the preset's test split, measured here on what is shipped.
 
 ``--sharpen`` multiplies an Explainer's logits once more. Masks are trained
 soft, since a saturated sigmoid passes no gradient, and are sharper than that
-when they are used. ``--views`` lets it average several magnifications (see
-:class:`explainer.model.EncoderDecoder`). ``--half`` stores float16, half the
-bytes. The card says what these together change on the *validation* split,
-where they are chosen.
+when they are used. ``--half`` stores float16, half the bytes. The card says
+what the two together change on the *validation* split, where they are chosen.
 """
 
 import argparse
 import json
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +112,6 @@ def ship(
     *,
     classifier: str | None = None,
     sharpen: float = 1.0,
-    views: Sequence[float] = (),
     half: bool = False,
     root: Path | None = None,
 ) -> Path:
@@ -131,7 +127,7 @@ def ship(
         **ABOUT.get(preset_name, {}),
     }
     if config["kind"] == "classifier":
-        module: Any = load_classifier(run).classifier
+        module: torch.nn.Module = load_classifier(run).classifier
         if half:
             val = load_split(preset, "val", root, None)
             before = _precision(module, val)
@@ -144,20 +140,16 @@ def ship(
     else:
         explanandum = load_classifier(classifier or preset_name)
         module = load_explainer(run)
-        if sharpen != 1 or views or half:
+        if sharpen != 1 or half:
             soft = _scores(kind, module, explanandum, preset, "val", root)
             trained = config["options"].get("sharpness", 1.0)
             config["options"]["sharpness"] = sharpen * trained
             _sharpen(module, sharpen)
-            if views:
-                config["options"]["views"] = list(views)
-                module.views = tuple(views)
             if half:
                 module.half().float()  # score what is shipped
             sharp = _scores(kind, module, explanandum, preset, "val", root)
             card["sharpened"] = {
                 "by": sharpen,
-                "views": list(views),
                 "stored_as": card["stored_as"],
                 "val_before": soft[kind],
                 "val_after": sharp[kind],
@@ -179,7 +171,6 @@ if __name__ == "__main__":
     parser.add_argument("name")
     parser.add_argument("--classifier")
     parser.add_argument("--sharpen", type=float, default=1.0)
-    parser.add_argument("--views", type=float, nargs="+", default=())
     parser.add_argument("--half", action="store_true")
     parser.add_argument("--root", type=Path)
     asked = vars(parser.parse_args())
