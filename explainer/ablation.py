@@ -32,7 +32,7 @@ from explainer.files import (
     write_json,
 )
 from explainer.loop import TrainingConfig
-from explainer.losses import LossWeights, explainer_loss, total_variation
+from explainer.losses import explainer_loss, total_variation
 from explainer.masks import (
     complement,
     composite,
@@ -53,32 +53,7 @@ from explainer.selection import (
 )
 from explainer.spreads import are_columns, summarise
 from explainer.training import fit_explainer
-
-AREA = ("bound", "target_area", "non_target_area")
-"""The three parts of the area term: B, A(m) and A(n)."""
-
-TERMS = ("classification", "entropy", *AREA, "smoothness")
-
-
-def _all_but(*off: str) -> tuple[str, ...]:
-    return tuple(term for term in TERMS if term not in off)
-
-
-VARIANTS: dict[str, tuple[str, ...]] = {
-    "full": TERMS,
-    "no-classification": _all_but("classification"),
-    "no-entropy": _all_but("entropy"),
-    "no-area": _all_but(*AREA),
-    "no-target-area": _all_but("target_area"),
-    "no-non-target-area": _all_but("non_target_area"),
-    "no-bound": _all_but("bound"),
-    "no-smoothness": _all_but("smoothness"),
-    "classification": ("classification",),
-    "classification+entropy": ("classification", "entropy"),
-    "classification+area": ("classification", *AREA),
-    "classification+smoothness": ("classification", "smoothness"),
-}
-"""The terms that each variant of the loss keeps."""
+from explainer.variants import VARIANTS, variant_weights
 
 COLUMNS = (
     *("iou", "iou_50", "class_iou", "mae", "accuracy", "saliency"),
@@ -88,12 +63,6 @@ COLUMNS = (
 
 PICTURED = 4
 """Of so many images the masks themselves are stored."""
-
-
-def variant_weights(weights: LossWeights, variant: str) -> LossWeights:
-    """Return weights with the terms that a variant lacks set to zero."""
-    off = [term for term in TERMS if term not in VARIANTS[variant]]
-    return replace(weights, **dict.fromkeys(off, 0.0))  # type: ignore[arg-type]
 
 
 def short_training(preset: Preset, steps: int) -> TrainingConfig:
@@ -378,7 +347,7 @@ def ablate(
         A ``.json`` file for the results; the masks of the first images,
         those of seed 0, go to the ``.npz`` file beside it.
     variants:
-        Keys of :data:`VARIANTS`.
+        Keys of :data:`explainer.variants.VARIANTS`.
     seeds:
         The seeds are 0, 1, ..., the same for all variants.
     notes:

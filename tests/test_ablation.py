@@ -10,16 +10,12 @@ import torch
 from torch import nn
 
 from explainer.ablation import (
-    AREA,
     COLUMNS,
-    TERMS,
-    VARIANTS,
     Ablation,
     ablate,
     read_masks,
     score,
     short_training,
-    variant_weights,
 )
 from explainer.checkpoints import load_classifier
 from explainer.data import Scenes
@@ -29,6 +25,7 @@ from explainer.losses import LossWeights
 from explainer.presets import get_preset
 from explainer.resuming import TrainingError
 from explainer.selection import Settings, select
+from explainer.variants import AREA, TERMS, VARIANTS, variant_weights
 
 PRESET = get_preset("scenes")
 
