@@ -26,21 +26,41 @@ from explainer.classifiers import (
 from explainer.errors import UnknownNameError
 
 
-def _resize(x: Tensor, size: Sequence[int]) -> Tensor:
-    return F.interpolate(x, tuple(size), mode="bilinear", align_corners=False)
+def _resize(x: Tensor, size: Sequence[int], corners: bool = False) -> Tensor:
+    """Interpolate; ``corners`` are pixels' centres, else pixels' corners."""
+    return F.interpolate(
+        x, tuple(size), mode="bilinear", align_corners=corners
+    )
+
+
+def seen_size(wished: float, cell: int | None) -> int:
+    """Return how many pixels the encoder sees, near what is wished for.
+
+    With cells of so many pixels that is a multiple of them and one more,
+    at least two cells.
+    """
+    if cell is None:
+        return round(wished)
+    return cell * max(1, round(wished / cell)) + 1
 
 
 class Decoder(nn.Module):
     """From coarse to fine: add each stage's features, mix, upsample.
 
     ``channels`` are those of the encoder's stages, finest first. The output
-    has the finest stage's resolution.
+    has the finest stage's resolution. ``corners``: the stages' corner cells
+    lie on the same points.
     """
 
     def __init__(
-        self, channels: Sequence[int], width: int, n_classes: int
+        self,
+        channels: Sequence[int],
+        width: int,
+        n_classes: int,
+        corners: bool = False,
     ) -> None:
         super().__init__()
+        self.corners = corners
         self.lateral = nn.ModuleList(
             nn.Conv2d(c, width, 1, bias=False) for c in channels
         )
@@ -63,7 +83,7 @@ class Decoder(nn.Module):
         for feature, lateral, mix in reversed(stages):
             here = lateral(feature)
             if x is not None:
-                here = here + _resize(x, here.shape[-2:])
+                here = here + _resize(x, here.shape[-2:], self.corners)
             x = mix(here)
         logits: Tensor = self.head(x)
         return logits
@@ -96,8 +116,9 @@ class EncoderDecoder(nn.Module):
         Maps the coarsest features to class logits, which are added to the
         decoder's; None for none.
     scale:
-        The encoder sees the image magnified by so much: the classifier's
-        features tell finer parts apart, at the price of its square in time.
+        The encoder sees the image magnified by about so much (see
+        :func:`seen_size`): the classifier's features tell finer parts
+        apart, at the price of its square in time.
     affinity_cells:
         Logits are averaged over alike cells of a grid of so many rows and
         columns (:mod:`explainer.affinity`); 0 leaves them as they are.
@@ -123,7 +144,12 @@ class EncoderDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.decoder = Decoder(channels, width, n_classes)
+        # Where the encoder asks for an odd size, cells and pixels of all
+        # stages have the corners in common.
+        self.cell = getattr(encoder, "cell", None)
+        self.decoder = Decoder(
+            channels, width, n_classes, corners=self.cell is not None
+        )
         self.class_activation = class_activation
         self.scale = scale
         self.affinity_cells = affinity_cells
@@ -155,20 +181,23 @@ class EncoderDecoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return class logits ``(B, C, H, W)``."""
         x = (images - self.mean) / self.std
-        if self.scale != 1:
-            x = _resize(x, [round(n * self.scale) for n in x.shape[-2:]])
+        corners = self.cell is not None
+        size = [seen_size(n * self.scale, self.cell) for n in x.shape[-2:]]
+        if size != list(x.shape[-2:]):
+            x = _resize(x, size, corners)
         features = self.encoder(x)
         logits: Tensor = self.sharpness * self.decoder(features)
         if self.class_activation is not None:
             coarse = self.class_activation(features[-1])
-            logits = logits + _resize(coarse, logits.shape[-2:])
+            logits = logits + _resize(coarse, logits.shape[-2:], corners)
         if self.affinity_cells:
             cells = (self.affinity_cells, self.affinity_cells)
             # The colours and the finest features: coarser ones are alike
             # wherever something of the object is in sight.
             weights = affinity([x, *features[:2]], cells)
             logits = share(logits, weights, cells)
-        return _resize(logits, images.shape[-2:])
+            corners = False  # cells of that grid are areas
+        return _resize(logits, images.shape[-2:], corners)
 
 
 class Lite0Encoder(nn.Module):
@@ -176,9 +205,17 @@ class Lite0Encoder(nn.Module):
 
     The stage at stride 2 is left out: it would double the decoder's cost
     for edges that masks of photographs do not need.
+
+    Its convolutions pad as TensorFlow does: on the right and below alone
+    where a size is even, so that a cell's centre drifts off by half a pixel
+    a stage, 15 pixels by the last. With ``cell * k + 1`` pixels every stage
+    has an odd size and is padded on both sides alike; its cells' centres
+    then lie on every 4th, ..., 32nd pixel, the first and the last on the
+    image's corners.
     """
 
     channels = (24, 40, 112, 320)
+    cell = 32
 
     def __init__(self) -> None:
         super().__init__()
