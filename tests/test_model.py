@@ -21,6 +21,7 @@ from explainer.model import (
     Decoder,
     EncoderDecoder,
     build_explainer,
+    seen_size,
     start_from,
 )
 
@@ -182,7 +183,15 @@ def test_class_activation_map_has_the_classifiers_logits_as_its_mean() -> (
         assert_close(coarse.mean((2, 3)), classifier(x))
         network.decoder.head.weight.zero_()
         flat = network(x) + 2  # the decoder's share is its bias now
-        assert_close(flat[..., :8, :8].mean((2, 3)), coarse[..., 0, 0])
+        seen = torch.nn.functional.interpolate(
+            (x - network.mean) / network.std,
+            (65, 65),
+            mode="bilinear",
+            align_corners=True,
+        )
+        coarse = network.class_activation(network.encoder(seen)[-1])
+        assert_close(flat[..., 0, 0], coarse[..., 0, 0])
+        assert_close(flat[..., -1, -1], coarse[..., -1, -1])
 
 
 def test_the_encoder_sees_the_image_magnified() -> None:
@@ -191,18 +200,50 @@ def test_the_encoder_sees_the_image_magnified() -> None:
     closer = build_explainer("light", 2, scale=2.0).eval()
     closer.load_state_dict(plain.state_dict())
     x = images()
-    large = torch.nn.functional.interpolate(
-        x, scale_factor=2, mode="bilinear", align_corners=False
-    )
-    with torch.no_grad():
-        small = torch.nn.functional.interpolate(
-            plain.decoder(plain.encoder((large - plain.mean) / plain.std)),
-            x.shape[-2:],
-            mode="bilinear",
-            align_corners=False,
+
+    def resize(x: torch.Tensor, size: int) -> torch.Tensor:
+        return torch.nn.functional.interpolate(
+            x, (size, size), mode="bilinear", align_corners=True
         )
+
+    large = resize((x - plain.mean) / plain.std, 2 * x.shape[-1] + 1)
+    with torch.no_grad():
+        features = plain.encoder(large)
+        small = resize(plain.decoder(features), x.shape[-1])
         assert_close(closer(x), small, rtol=1e-4, atol=1e-4)
         assert not torch.allclose(closer(x), plain(x), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("wished", "cell", "seen"),
+    [
+        (160.4, None, 160),
+        (160, 32, 161),
+        (352, 32, 353),
+        (335, 32, 321),
+        (337, 32, 353),
+        (3, 32, 33),
+    ],
+)
+def test_seen_size(wished: float, cell: int | None, seen: int) -> None:
+    assert seen_size(wished, cell) == seen
+
+
+def test_stages_are_aligned_at_the_size_that_is_seen() -> None:
+    # With kernels that are their own mirror images a mirrored picture gives
+    # mirrored features, if only the padding is the same on both sides.
+    encoder = build_explainer("light", 2).eval().encoder
+    with torch.no_grad():
+        for p in encoder.parameters():
+            if p.ndim == 4:
+                p.copy_((p + p.flip(-1)) / 2)
+        for size, aligned in ((65, True), (97, True), (64, False)):
+            x = torch.rand(1, 3, size, size)
+            for a, b in zip(encoder(x), encoder(x.flip(-1)), strict=True):
+                assert torch.allclose(a, b.flip(-1), atol=1e-4) == aligned
+                if aligned:  # the corners' cells are there
+                    stride = (size - 1) // (a.shape[-1] - 1)
+                    assert (a.shape[-1] - 1) * stride == size - 1
 
 
 def test_start_from_needs_common_features() -> None:
