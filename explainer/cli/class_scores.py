@@ -15,6 +15,7 @@ from explainer.cli.options import (
     Device,
     Download,
     ExplainerAt,
+    FillName,
     Limit,
     Methods,
     PresetName,
@@ -27,6 +28,7 @@ from explainer.cli.options import (
     check_classes,
     check_limit,
     device_named,
+    fill_named,
     load_split,
     score_cell,
 )
@@ -55,6 +57,7 @@ def class_scores_command(
             help="The tables; methods that are in it are not run again."
         ),
     ] = Path("class_scores.json"),
+    fill: FillName = None,
     budget: Budget = "reduced",
     seed: Seed = None,
     device: Device = None,
@@ -86,7 +89,7 @@ def class_scores_command(
         if classes is None
         else [name.strip() for name in classes.split(",")],
         limit=limit,
-        fill=chosen.fill,
+        fill=fill_named(fill, chosen),
         seed=0 if seed is None else seed,
         notes={"preset": preset, "split": split, "budget": budget},
         progress=True,

@@ -13,6 +13,7 @@ from explainer.cli.options import (
     Device,
     Download,
     ExplainerAt,
+    FillName,
     Limit,
     Methods,
     PresetName,
@@ -25,6 +26,7 @@ from explainer.cli.options import (
     check_classes,
     check_limit,
     device_named,
+    fill_named,
     load_split,
     score_cell,
 )
@@ -54,6 +56,7 @@ def evaluate_command(
         str,
         typer.Option(help="Explain the 'labels' or the 'predicted' classes."),
     ] = "labels",
+    fill: FillName = None,
     budget: Budget = "reduced",
     seed: Seed = None,
     device: Device = None,
@@ -87,7 +90,7 @@ def evaluate_command(
         out=json,
         settings=Settings(
             targets=targets,  # type: ignore[arg-type]
-            fill=chosen.fill,
+            fill=fill_named(fill, chosen),
             seed=0 if seed is None else seed,
             steps=0 if budget == "trial" else 5,
         ),

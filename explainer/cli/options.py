@@ -11,6 +11,7 @@ import typer
 from explainer.classifiers import Frozen
 from explainer.data import LabelledImages, load_data
 from explainer.errors import UnknownNameError, UserError
+from explainer.masks import FILLS
 from explainer.presets import PRESETS, Preset, get_preset
 from explainer.scoreboard import BUDGETS
 
@@ -109,6 +110,23 @@ Budget = Annotated[
         ),
     ),
 ]
+FillName = Annotated[
+    str | None,
+    typer.Option(
+        "--fill",
+        help=(
+            f"What takes the place of hidden pixels: {', '.join(FILLS)}; by "
+            "default what the preset trains with."
+        ),
+    ),
+]
+
+
+def fill_named(name: str | None, preset: Preset) -> str:
+    """Return the name of the fill to measure with."""
+    if name is not None and name not in FILLS:
+        raise UnknownNameError("fill", name, FILLS)
+    return name or preset.fill
 
 
 def budget_named(name: str) -> Mapping[str, Mapping[str, Any]]:

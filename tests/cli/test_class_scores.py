@@ -38,6 +38,7 @@ def test_writes_a_table_a_method(
     assert set(json.loads(out.read_text())) == {*tables, "zero"}
     before = out.read_bytes()
     assert "(seed)" in fails(*command, "--methods", "half", "--seed", "1")
+    assert "(fill)" in fails(*command, "--methods", "half", "--fill", "blur")
     assert out.read_bytes() == before
 
 
@@ -47,6 +48,7 @@ def test_writes_a_table_a_method(
         (("--methods", "lime"), "method 'lime'; known: explainer"),
         (("--methods", ","), "name at least one method"),
         (("--limit", "0"), "--limit must be at least 1"),
+        (("--methods", "zero", "--fill", "fog"), "no fill 'fog'; known:"),
         (("--methods", "zero", "--classes", "zebra"), "no class zebra"),
         (("--methods", "zero", "--json", "r.txt"), ".json file"),
     ],

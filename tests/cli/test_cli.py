@@ -484,6 +484,7 @@ def test_area_weight_belongs_to_rtis(
         (("--methods", "lime"), "method 'lime'; known: explainer"),
         (("--methods", ","), "name at least one method"),
         (("--targets", "labls"), "known: labels, predicted"),
+        (("--fill", "fog"), "no fill 'fog'; known: mean"),
         (("--limit", "0"), "--limit must be at least 1"),
         (("--methods", "rtis", "--rtis", "no-run"), "pass it with --rtis"),
         (("--methods", "zero", "--json", "results.txt"), ".json file"),
