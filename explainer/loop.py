@@ -240,9 +240,10 @@ class Loop:
         return model
 
     @property
-    def _patience_is_over(self) -> bool:
+    def _is_over(self) -> bool:
         patience = self.training.patience
-        return patience is not None and self.stale >= patience
+        tired = patience is not None and self.stale >= patience
+        return tired or self.step == self.training.steps
 
     def run(self) -> Run:
         """Take the steps that are left; return the run."""
@@ -253,7 +254,7 @@ class Loop:
             disable=not (self.progress and self.accelerator.is_main_process),
             unit="step",
         ) as bar:
-            for batch in () if self._patience_is_over else self.loader:
+            for batch in () if self._is_over else self.loader:
                 average.add(self._take_step(batch))
                 bar.update()
                 if self.step % 20 == 0 and not bar.disable:
@@ -263,7 +264,7 @@ class Loop:
                 if self.step % self.training.eval_every == 0 or last:
                     self._record(average.read(self.accelerator), since)
                     average, since = Average(), time.perf_counter()
-                if self._patience_is_over:
+                if self._is_over:
                     break
         if self.accelerator.is_main_process:
             self._write_card()
