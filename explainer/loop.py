@@ -29,14 +29,7 @@ from tqdm.auto import tqdm
 
 from explainer.card import environment
 from explainer.checkpoints import save_weights
-from explainer.data import (
-    Batch,
-    LabelledImages,
-    Sample,
-    collate,
-    crop,
-    flip,
-)
+from explainer.data import Batch, LabelledImages, Sample, collate, flip
 from explainer.files import sha256, write_atomically, write_json
 from explainer.losses import Loss
 from explainer.memory import keep_freed_memory
@@ -69,8 +62,7 @@ class TrainingConfig:
     ``eval_every`` steps, and an end when the validation loss has not fallen
     by ``min_delta`` for ``patience`` validations. With patience the weights
     of the best validation count; without (None) all steps are taken and the
-    last weights count. ``flip`` mirrors half of the images; ``crop`` cuts
-    windows of at least that share of the sides out of all (1: none).
+    last weights count. ``flip`` mirrors half of the images.
     ``encoder_rate`` scales the learning rate of a network's ``encoder`` and
     ``class_activation``, for those that start from another network's.
     ``mixed_precision`` is Accelerate's; ``workers`` processes read images.
@@ -88,7 +80,6 @@ class TrainingConfig:
     patience: int | None = None
     min_delta: float = 0.001
     flip: bool = False
-    crop: float = 1.0
     seed: int = 42
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     workers: int = 0
@@ -285,11 +276,8 @@ class Loop:
         torch.manual_seed(seed)  # dropout draws from the global stream
         generator = torch.Generator(accelerator.device).manual_seed(seed)
         batch = self._to_device(batch)
-        chance = torch.Generator().manual_seed(seed)
         if training.flip:
-            batch = flip(batch, chance)
-        if training.crop < 1:
-            batch = crop(batch, training.crop, chance)
+            batch = flip(batch, torch.Generator().manual_seed(seed))
         for group in self.optimizer.param_groups:
             rate = learning_rate(training, self.step)
             group["lr"] = group["share"] * rate

@@ -44,7 +44,6 @@ SHORT = TrainingConfig(
     warmup=2,
     eval_every=2,
     flip=True,
-    crop=0.8,
     seed=3,
 )
 

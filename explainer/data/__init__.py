@@ -18,7 +18,7 @@ from explainer.data.photos import (
 )
 from explainer.data.registry import DATASETS, First, all_labels, load_data
 from explainer.data.scenes import Scenes, Shortcut
-from explainer.data.transforms import crop, flip
+from explainer.data.transforms import flip
 from explainer.data.voc import ANIMALS, VOC, VOC_CLASSES
 
 __all__ = [
@@ -41,7 +41,6 @@ __all__ = [
     "Shortcut",
     "all_labels",
     "collate",
-    "crop",
     "flip",
     "labels_in",
     "load_data",

@@ -1,4 +1,4 @@
-"""From image files to tensors: decode, resize, flip, crop.
+"""From image files to tensors: decode, resize, flip.
 
 Whatever moves an image moves its mask: images are resized bilinearly with
 antialiasing, masks by nearest neighbour, so that no class id is invented.
@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -99,38 +98,3 @@ def flip(batch: Batch, generator: torch.Generator | None = None) -> Batch:
         images=mirrored(batch.images),
         masks=None if batch.masks is None else mirrored(batch.masks),
     )
-
-
-def crop(
-    batch: Batch, least: float, generator: torch.Generator | None = None
-) -> Batch:
-    """Cut a window out of each image, and its mask; enlarge it to the whole.
-
-    A window has a share of the image's height and width that is uniform
-    between ``least``, in (0, 1], and 1, and lies anywhere inside. Images
-    are interpolated, masks keep their ids. Labels are kept, although what
-    they name may have been cut off: choose ``least`` large. With None the
-    global generator decides.
-    """
-    if not 0 < least <= 1:
-        raise ValueError(f"a window's share lies in (0, 1], not {least}")
-    images, n = batch.images, len(batch.images)
-    share, x, y = torch.rand(3, n, generator=generator)
-    share = least + (1 - least) * share
-    # Rows of the maps from the window's coordinates, in [-1, 1], to the
-    # image's; the window's centre keeps it inside.
-    zero, free = torch.zeros(n), 1 - share
-    rows = [share, zero, free * (2 * x - 1), zero, share, free * (2 * y - 1)]
-    maps = torch.stack(rows, 1).view(n, 2, 3)
-    shape = [n, 1, *images.shape[-2:]]
-    grid = F.affine_grid(maps, shape, align_corners=False).to(images)
-
-    def window(x: Tensor, mode: str) -> Tensor:
-        # What lies within half a pixel of the border repeats the border.
-        return F.grid_sample(x, grid, mode, "border", align_corners=False)
-
-    masks = batch.masks
-    if masks is not None:
-        ids = masks[:, None].to(images.dtype)
-        masks = window(ids, "nearest")[:, 0].to(masks.dtype)
-    return batch._replace(images=window(images, "bilinear"), masks=masks)

@@ -1,4 +1,4 @@
-"""Decode, resize, flip, crop: by hand."""
+"""Decode, resize, flip: by hand."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from explainer.data import Batch, DataError, crop, flip
+from explainer.data import Batch, DataError, flip
 from explainer.data.transforms import (
     decoding,
     height_width,
@@ -85,57 +85,6 @@ def test_flip_repeats_with_its_generator() -> None:
 def test_flip_without_masks() -> None:
     batch = batch_of(4)._replace(masks=None)
     assert flip(batch).masks is None
-
-
-def ramps(n: int, size: int) -> Batch:
-    """Images whose channels say how far right and down a pixel lies."""
-    at = (torch.arange(size) + 0.5) / size
-    ramp = torch.stack(torch.meshgrid(at, at, indexing="xy"))
-    images = torch.cat([ramp, torch.ones(1, size, size)]).repeat(n, 1, 1, 1)
-    masks = (ramp[0] > 0.5).long().repeat(n, 1, 1) * 7
-    return Batch(images, torch.ones(n, 2), masks, [""] * n)
-
-
-def test_crop_enlarges_a_window_inside_the_image() -> None:
-    size, least = 40, 0.6
-    cut = crop(ramps(200, size), least, torch.Generator().manual_seed(0))
-    # The ramps' slope is the window's share; where they start is its corner.
-    right, down = cut.images[:, 0, 0], cut.images[:, 1, :, 0]
-    middle = slice(5, -5)  # the border is repeated, not continued
-    share = right[:, middle].diff().mean(1) * size
-    assert share.min() >= least - 1e-3
-    assert share.max() <= 1 + 1e-3
-    assert share.max() - share.min() > 0.35
-    torch.testing.assert_close(
-        down[:, middle].diff().mean(1) * size, share, atol=1e-3, rtol=0
-    )
-    for ramp in (right, down):
-        left = ramp[:, 20] - share * 20.5 / size
-        assert left.min() > -1e-3
-        assert (left + share).max() < 1 + 1e-3
-        assert left.std() > 0.05
-    torch.testing.assert_close(cut.images[:, 2], torch.ones(200, size, size))
-
-
-def test_crop_moves_the_mask_with_the_image() -> None:
-    cut = crop(ramps(50, 40), 0.5, torch.Generator().manual_seed(1))
-    assert cut.masks is not None
-    assert cut.masks.dtype == torch.long
-    assert set(cut.masks.unique().tolist()) == {0, 7}
-    wrong = (cut.images[:, 0] > 0.5) != (cut.masks == 7)
-    assert wrong.float().mean() < 0.02  # the pixels on the edge
-
-
-def test_crop_repeats_and_spares_the_whole() -> None:
-    batch = batch_of(8)._replace(masks=None)
-    a, b = (crop(batch, 0.5, torch.Generator().manual_seed(2)) for _ in "ab")
-    assert torch.equal(a.images, b.images)
-    assert a.masks is None
-    whole = crop(batch, 1.0)
-    torch.testing.assert_close(whole.images, batch.images)
-    for least in (0.0, 1.5):
-        with pytest.raises(ValueError, match="share"):
-            crop(batch, least)
 
 
 def test_decoding_names_the_file_whatever_happens(tmp_path: Path) -> None:
