@@ -55,9 +55,16 @@ CHOSEN: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "igos": {"l1": 3.0, "power": 0.5},
         "rtis": {"sharpen": 8},
     },
-    # Of RISE, EP and iGOS++ only the final scaling, on 12 images.
+    # Of EP and iGOS++ only the final scaling, on 12 images.
     "animals": {
-        "rise": {"scaling": "none", "power": 3},
+        "grad_cam": {"scaling": "max"},
+        "rise": {
+            "cells": 4,
+            "p": 0.3,
+            "score": "logit",
+            "scaling": "none",
+            "power": 3,
+        },
         "extremal_perturbation": {"scaling": "none", "power": 2},
         "igos": {"scaling": "none"},
         "rtis": {"sharpen": 8},
