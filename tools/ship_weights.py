@@ -1,7 +1,7 @@
 """Put a run's weights into the package, with a card that says what they are.
 
     python tools/ship_weights.py RUN NAME [--classifier C] [--sharpen S]
-        [--half]
+        [--calibrate] [--half]
 
 RUN is the folder that ``explainer train`` wrote, NAME the stem under which
 the package will know the weights ("scenes_explainer"); the part before the
@@ -10,8 +10,12 @@ on the preset's test split, measured here on what is shipped.
 
 ``--sharpen`` multiplies an Explainer's logits once more. Masks are trained
 soft, since a saturated sigmoid passes no gradient, and are sharper than that
-when they are used. ``--half`` stores float16, half the bytes. The card says
-what the two together change on the *validation* split, where they are chosen.
+when they are used. ``--calibrate`` multiplies a classifier's logits by the
+factor that gives the least cross-entropy on whole photographs (temperature
+scaling, Guo et al. 2017, On Calibration of Modern Neural Networks): smoothed
+targets leave its probabilities too near 1/2. ``--half`` stores float16, half
+the bytes. The card says what these change on the *validation* split, where
+they are chosen.
 """
 
 import argparse
@@ -33,6 +37,7 @@ from explainer.cli.options import load_split
 from explainer.contenders import Contender
 from explainer.evaluation import evaluate
 from explainer.files import sha256, write_json
+from explainer.losses import classification_loss
 from explainer.presets import Preset, get_preset
 from explainer.selection import Settings
 from explainer.training import mean_average_precision, predict
@@ -98,6 +103,35 @@ def _precision(module: torch.nn.Module, data: Any) -> dict[str, Any]:
 
 
 @torch.no_grad()
+def calibration(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    """Return the factor k for which k logits fit the labels best.
+
+    ``logits`` and ``labels`` are ``(N, C)``. The cross-entropy over the
+    labels is convex in k; the grid's step is a hundredth, its ends 1/4, 4.
+    """
+    factors = torch.arange(25, 401) / 100
+    entropies = torch.stack(
+        [classification_loss(k * logits, labels) for k in factors]
+    )
+    return float(factors[entropies.argmin()])
+
+
+@torch.no_grad()
+def calibrate_logits(module: torch.nn.Module, val: Any) -> dict[str, float]:
+    """Multiply a classifier's logits by `calibration`'s factor."""
+    logits, labels = predict(module, val)
+    by = calibration(logits, labels)
+    last = [m for m in module.modules() if isinstance(m, torch.nn.Linear)][-1]
+    for parameter in last.parameters():
+        parameter.mul_(by)
+    return {
+        "by": by,
+        "val_before": float(classification_loss(logits, labels)),
+        "val_after": float(classification_loss(by * logits, labels)),
+    }
+
+
+@torch.no_grad()
 def _sharpen(network: Any, by: float) -> None:
     """Multiply all logits; ``sharpness`` is only the decoder's factor."""
     network.sharpness *= by
@@ -112,6 +146,7 @@ def ship(
     *,
     classifier: str | None = None,
     sharpen: float = 1.0,
+    calibrate: bool = False,
     half: bool = False,
     root: Path | None = None,
 ) -> Path:
@@ -128,8 +163,10 @@ def ship(
     }
     if config["kind"] == "classifier":
         module: torch.nn.Module = load_classifier(run).classifier
+        val = load_split(preset, "val", root, None)
+        if calibrate:
+            card["calibrated"] = calibrate_logits(module, val)
         if half:
-            val = load_split(preset, "val", root, None)
             before = _precision(module, val)
             module.half().float()  # score what is shipped
             after = _precision(module, val)
@@ -171,6 +208,7 @@ if __name__ == "__main__":
     parser.add_argument("name")
     parser.add_argument("--classifier")
     parser.add_argument("--sharpen", type=float, default=1.0)
+    parser.add_argument("--calibrate", action="store_true")
     parser.add_argument("--half", action="store_true")
     parser.add_argument("--root", type=Path)
     asked = vars(parser.parse_args())
