@@ -61,3 +61,37 @@ def test_other_networks_cannot_be_averaged(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="different networks"):
         average(runs, tmp_path / "mean")
     assert not (tmp_path / "mean").exists()
+
+
+def test_another_size_is_seen_with_as_many_pixels(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    options = {"decoder_width": 8, "scale": 2.0}
+    config = {
+        "kind": "explainer",
+        "architecture": "light",
+        "options": options,
+        "classes": ["cat", "dog"],
+        "size": 48,
+    }
+    network = build_explainer("light", 2, **options)
+    save_weights(run / "model.safetensors", network, config)
+    (run / "metrics.jsonl").write_text('{"step": 3}\n')
+    for name in ("config", "card"):
+        (run / f"{name}.json").write_text(json.dumps(config))
+    out = average([run], tmp_path / "larger", size=64)
+    assert json.loads((out / "config.json").read_text())["size"] == 64
+    larger = load_explainer(out)
+    assert larger.scale * 64 == 2 * 48
+    seen = []
+    larger.encoder.register_forward_pre_hook(
+        lambda _, given: seen.append(given[0].shape[-1])
+    )
+    larger(torch.rand(1, 3, 64, 64))
+    assert seen == [97]
+
+
+def test_what_magnifies_nothing_has_one_size(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", 0.0)
+    with pytest.raises(UserError, match="magnifies no images"):
+        average([run], tmp_path / "larger", size=80)

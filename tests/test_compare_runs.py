@@ -8,6 +8,7 @@ import pytest
 from compare_runs import compare, differences, flat
 from explainer.checkpoints import save_weights
 from explainer.data.shapes import CLASSES
+from explainer.errors import UserError
 from explainer.model import build_explainer
 
 
@@ -57,3 +58,11 @@ def test_every_run_has_a_row_beside_the_ellipse(runs: list[Path]) -> None:
     low, high = row["ci"]["iou"]
     assert 0 <= low <= row["iou"] <= high <= 1
     assert found["card"]["split"] == "val"
+
+
+def test_runs_for_other_sizes_are_not_compared(runs: list[Path]) -> None:
+    path = runs[0] / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"size": 80}))
+    with pytest.raises(UserError, match="different sizes"):
+        compare(runs, "scenes", limit=4, root=None)

@@ -3,7 +3,8 @@
     python tools/compare_runs.py RUN... --classifier C --out FILE [--limit N]
 
 Which recipe is better is decided here, on the validation split; the test
-split stays out of it. FILE keeps a row for every run: what in its
+split stays out of it. Images come at the size that the runs were trained for,
+which must be one. FILE keeps a row for every run: what in its
 configuration differs from the other runs', how far it came, and its scores
 with intervals, beside the centred ellipse. Runs that are not finished count
 with their last checkpoint.
@@ -13,6 +14,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from explainer.card import command_line, environment
 from explainer.checkpoints import load_classifier, load_explainer
 from explainer.cli.options import load_split
 from explainer.contenders import Contender
+from explainer.errors import UserError
 from explainer.evaluation import evaluate
 from explainer.files import write_json
 from explainer.presets import get_preset
@@ -73,7 +76,10 @@ def compare(
 ) -> dict[str, Any]:
     """Return a row of settings and scores for every run, by its name."""
     configs = [json.loads((run / "config.json").read_text()) for run in runs]
-    preset = get_preset(configs[0]["preset"])
+    sizes = {config["size"] for config in configs}
+    if len(sizes) > 1:
+        raise UserError(f"runs for images of different sizes: {sizes}")
+    preset = replace(get_preset(configs[0]["preset"]), size=sizes.pop())
     rows = {
         run.name: Contender(
             METHODS["explainer"], {"network": load_explainer(run)}
@@ -103,6 +109,7 @@ def compare(
     card = {
         "preset": configs[0]["preset"],
         "split": "val",
+        "size": preset.size,
         "classifier": Path(classifier).name,
         "command": command_line(),
         **environment(),
