@@ -55,7 +55,7 @@ CHOSEN: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "igos": {"l1": 3.0, "power": 0.5},
         "rtis": {"sharpen": 8},
     },
-    # On 12 images; of EP and iGOS++ only the final scaling, and at 160 pixels.
+    # On 12 images; of EP and iGOS++ only the final scaling, at 160 pixels.
     "animals": {
         "rise": {"cells": 4, "scaling": "none", "power": 3},
         "extremal_perturbation": {"scaling": "none", "power": 2},
