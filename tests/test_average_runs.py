@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,19 +17,21 @@ from explainer.files import sha256
 from explainer.model import build_explainer
 
 
-def write_run(folder: Path, value: float, width: int = 8) -> Path:
+def write_run(
+    folder: Path, value: float, architecture: str = "small", **options: Any
+) -> Path:
     """Write a run: the same random weights each time, plus a value."""
-    options = {"width": width, "decoder_width": 8}
+    options = {"decoder_width": 8, **options}
     config = {
         "preset": "scenes",
         "kind": "explainer",
-        "architecture": "small",
+        "architecture": architecture,
         "options": options,
         "classes": list(CLASSES),
         "size": 64,
     }
     torch.manual_seed(0)
-    network = build_explainer("small", len(CLASSES), **options)
+    network = build_explainer(architecture, len(CLASSES), **options)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(value)
@@ -57,41 +60,28 @@ def test_the_average_is_a_run_like_any_other(tmp_path: Path) -> None:
 
 
 def test_other_networks_cannot_be_averaged(tmp_path: Path) -> None:
-    runs = [write_run(tmp_path / f"w{w}", 0.0, w) for w in (8, 16)]
+    runs = [write_run(tmp_path / f"w{w}", 0.0, width=w) for w in (8, 16)]
     with pytest.raises(UserError, match="different networks"):
         average(runs, tmp_path / "mean")
     assert not (tmp_path / "mean").exists()
 
 
 def test_another_size_is_seen_with_as_many_pixels(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    run.mkdir()
-    options = {"decoder_width": 8, "scale": 2.0}
-    config = {
-        "kind": "explainer",
-        "architecture": "light",
-        "options": options,
-        "classes": ["cat", "dog"],
-        "size": 48,
-    }
-    network = build_explainer("light", 2, **options)
-    save_weights(run / "model.safetensors", network, config)
-    (run / "metrics.jsonl").write_text('{"step": 3}\n')
-    for name in ("config", "card"):
-        (run / f"{name}.json").write_text(json.dumps(config))
-    out = average([run], tmp_path / "larger", size=64)
-    assert json.loads((out / "config.json").read_text())["size"] == 64
+    run = write_run(tmp_path / "run", 0.0, "light", scale=2.0)
+    out = average([run], tmp_path / "larger", size=80)
+    assert json.loads((out / "config.json").read_text())["size"] == 80
     larger = load_explainer(out)
-    assert larger.scale * 64 == 2 * 48
+    assert larger.scale * 80 == 2 * 64
     seen = []
     larger.encoder.register_forward_pre_hook(
         lambda _, given: seen.append(given[0].shape[-1])
     )
-    larger(torch.rand(1, 3, 64, 64))
-    assert seen == [97]
+    larger(torch.rand(1, 3, 80, 80))
+    assert seen == [129]
 
 
 def test_what_magnifies_nothing_has_one_size(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", 0.0)
     with pytest.raises(UserError, match="magnifies no images"):
         average([run], tmp_path / "larger", size=80)
+    assert not (tmp_path / "larger").exists()

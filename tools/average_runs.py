@@ -31,7 +31,7 @@ def average(runs: Sequence[Path], out: Path, size: int | None = None) -> Path:
     ``size`` is that of the images that the average is for, in pixels; by
     default that of the last run's. Raises
     :class:`~explainer.errors.UserError` where their networks are of different
-    kinds, or where the size is another and the network magnifies nothing.
+    kinds, or where a size is given and the network magnifies nothing.
     """
     states, configs = zip(
         *(read_weights(run / "model.safetensors") for run in runs),
@@ -51,8 +51,6 @@ def average(runs: Sequence[Path], out: Path, size: int | None = None) -> Path:
             for name, tensor in last.items()
         }
     )
-    out.mkdir(parents=True, exist_ok=True)
-    weights = out / "model.safetensors"
     changed: dict[str, Any] = {}
     if size is not None:
         options = configs[-1]["options"]
@@ -60,6 +58,8 @@ def average(runs: Sequence[Path], out: Path, size: int | None = None) -> Path:
             raise UserError(f"{runs[-1]} magnifies no images")
         scale = round(options["scale"] * configs[-1]["size"] / size, 4)
         changed = {"size": size, "options": {**options, "scale": scale}}
+    out.mkdir(parents=True, exist_ok=True)
+    weights = out / "model.safetensors"
     save_weights(weights, network, {**configs[-1], **changed})
     changed["averaged"] = [run.name for run in runs]
     config = read_json(runs[-1] / "config.json")
