@@ -83,9 +83,11 @@ def tries_table(tries: Results, settings: Mapping[str, str]) -> Table:
     """Return what runs differ in beside their scores, a row a run.
 
     ``tries`` is what ``tools/compare_runs.py`` wrote; ``settings`` are the
-    headings of the settings shown, by their dotted names. Last come the
-    controls, which have none.
+    headings of the settings shown, by their dotted names, without those in
+    which no run differs. Last come the controls, which have none.
     """
+    varied = {k for row in tries.values() for k in row.get("settings", ())}
+    settings = {k: v for k, v in settings.items() if k in varied}
     rows = {}
     for run in methods_of(tries):
         row = tries[run]

@@ -67,7 +67,9 @@ def test_tries_stand_beside_what_they_differ_in() -> None:
         "ellipse": method(0.3),
         "card": {},
     }
-    shown = tries_table(tries, {"w.a": "λ", "w.b": "β", "fill": "fill"})
+    headings = {"w.a": "λ", "w.b": "β", "fill": "fill", "shared": "shared"}
+    shown = tries_table(tries, headings)
+    assert "shared" not in shown.columns
     assert shown.columns[:4] == ["steps", "λ", "β", "fill"]
     assert shown.rows["run b"][:4] == [700, "0.25", "–", "x"]
     assert shown.rows["run b"][4] == "0.50 [0.40, 0.60]"
