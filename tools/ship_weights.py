@@ -163,7 +163,8 @@ def ship(
     }
     if config["kind"] == "classifier":
         module: torch.nn.Module = load_classifier(run).classifier
-        val = load_split(preset, "val", root, None)
+        if calibrate or half:
+            val = load_split(preset, "val", root, None)
         if calibrate:
             card["calibrated"] = calibrate_logits(module, val)
         if half:
