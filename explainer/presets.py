@@ -142,7 +142,7 @@ PRESETS: dict[str, Preset] = {
         data="voc2007",
         classes=ANIMALS,
         # The paper's size. At 160 pixels the classifier's mean average
-        # precision is 0.04 lower (validation), and outlines are lost.
+        # precision is 0.03 lower (validation), and outlines are lost.
         size=224,
         classifier="efficientnet_lite0",
         # Features that learn too win 0.02 of mAP, but then the classifier
