@@ -31,6 +31,8 @@ book: .venv/.book _build/.sources  ## Run the chapters and build the HTML
 # more than they gain.
 test: lint  ## Run the linters, every chapter, the book and all tests
 	OMP_NUM_THREADS=1 $(MAKE) -j 2 chapters pages units
+	@echo "Linters, types, chapters, pages and units have passed."
+	@echo "The book that was tested: _build/html/index.html"
 
 # --- what they are made of ---------------------------------------------
 
