@@ -31,7 +31,6 @@ from explainer.files import (
     write_atomically,
     write_json,
 )
-from explainer.loop import TrainingConfig
 from explainer.losses import explainer_loss, total_variation
 from explainer.masks import (
     complement,
@@ -52,7 +51,7 @@ from explainer.selection import (
     to_device,
 )
 from explainer.spreads import are_columns, summarise
-from explainer.training import fit_explainer
+from explainer.training import TrainingConfig, fit_explainer
 from explainer.variants import VARIANTS, variant_weights
 
 COLUMNS = (
