@@ -179,6 +179,19 @@ class EncoderDecoder(nn.Module):
             self.class_activation.eval()
         return self
 
+    @torch.no_grad()
+    def sharpen(self, by: float) -> None:
+        """Multiply all logits, in place.
+
+        Masks are trained soft, for a saturated sigmoid passes no gradient,
+        and may be used sharper than that.
+        """
+        self.sharpness *= by  # the decoder's factor alone
+        if self.class_activation is not None:
+            last = list(self.class_activation.children())[-1]
+            for parameter in last.parameters():
+                parameter.mul_(by)
+
     def forward(self, images: Tensor) -> Tensor:
         """Return class logits ``(B, C, H, W)``."""
         x = (images - self.mean) / self.std
