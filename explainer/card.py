@@ -93,7 +93,7 @@ def environment() -> dict[str, object]:
     """Return the part of a card that does not depend on the experiment.
 
     Keys: ``python``, ``torch``, ``torchvision``, ``explainer`` (versions),
-    ``platform``, ``cpu``, ``cores``, ``gpu`` (None without one), ``commit``
+    ``platform``, ``cpu``, ``cores``, ``threads`` (PyTorch's), ``gpu`` (None without one), ``commit``
     (see :func:`commit`) and ``date`` (UTC, ISO 8601, seconds). All values
     can be written as JSON.
     """
@@ -106,6 +106,7 @@ def environment() -> dict[str, object]:
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": cpu_model(),
         "cores": available_cores(),
+        "threads": torch.get_num_threads(),
         "gpu": gpu,
         "commit": commit(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
