@@ -93,9 +93,9 @@ def environment() -> dict[str, object]:
     """Return the part of a card that does not depend on the experiment.
 
     Keys: ``python``, ``torch``, ``torchvision``, ``explainer`` (versions),
-    ``platform``, ``cpu``, ``cores``, ``threads`` (PyTorch's), ``gpu`` (None without one), ``commit``
-    (see :func:`commit`) and ``date`` (UTC, ISO 8601, seconds). All values
-    can be written as JSON.
+    ``platform``, ``cpu``, ``cores``, ``threads`` (PyTorch's), ``gpu`` (None
+    without one), ``commit`` (see :func:`commit`) and ``date`` (UTC, ISO
+    8601, seconds). All values can be written as JSON.
     """
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {

@@ -18,7 +18,8 @@ def test_environment_can_be_written_as_json() -> None:
     assert json.loads(json.dumps(made)) == made
     assert set(made) == {
         "python", "torch", "torchvision", "explainer", "platform",
-        "cpu", "cores", "gpu", "commit", "date",
+        "cpu", "cores",
+        "threads", "gpu", "commit", "date",
     }  # fmt: skip
     assert made["python"] == platform.python_version()
     assert isinstance(made["cores"], int)
