@@ -31,7 +31,6 @@ from explainer.files import (
     write_atomically,
     write_json,
 )
-from explainer.loop import TrainingConfig
 from explainer.losses import explainer_loss, total_variation
 from explainer.masks import (
     complement,
@@ -54,7 +53,7 @@ from explainer.selection import (
 )
 from explainer.spreads import are_columns, summarise
 from explainer.streams import per_image
-from explainer.training import fit_explainer
+from explainer.training import TrainingConfig, fit_explainer
 from explainer.variants import VARIANTS, variant_weights
 
 COLUMNS = (

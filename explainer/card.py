@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from datetime import datetime, timezone
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,10 @@ def describe(value: object) -> Any:
         }
     if isinstance(value, Sequence):
         return [describe(v) for v in value]
+    if isinstance(value, partial):
+        given = {str(i): v for i, v in enumerate(value.args)}
+        given |= value.keywords
+        return {"function": describe(value.func), **describe(given)}
     name = getattr(value, "__qualname__", None)
     if name is None:
         raise TypeError(f"{value!r} cannot be described in a card")

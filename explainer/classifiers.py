@@ -47,6 +47,9 @@ class Classifier(nn.Module):
         the last convolutional stage; empty if unknown.
     """
 
+    channels_last = False
+    """Whether the network may be computed in that memory layout."""
+
     mean: Tensor
     std: Tensor
 
@@ -444,4 +447,6 @@ def build_classifier(
     """
     if name not in CLASSIFIERS:
         raise UnknownNameError("classifier", name, CLASSIFIERS)
-    return CLASSIFIERS[name](classes, initial_weights)
+    classifier = CLASSIFIERS[name](classes, initial_weights)
+    classifier.channels_last = True
+    return classifier

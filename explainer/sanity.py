@@ -34,11 +34,10 @@ from explainer.classifiers import (
 )
 from explainer.contenders import Contender, attribute
 from explainer.data import LabelledImages, Scenes, Shortcut, collate
-from explainer.loop import TrainingConfig
 from explainer.masks import target_mask
 from explainer.presets import Preset
 from explainer.selection import batches, device_of, to_device
-from explainer.training import fit_explainer, predict
+from explainer.training import TrainingConfig, fit_explainer, predict
 
 Rows = dict[str, list[float]]
 """One value an image by the name of a measure."""

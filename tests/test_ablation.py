@@ -24,8 +24,8 @@ from explainer.errors import UserError
 from explainer.files import DamagedFileError
 from explainer.losses import LossWeights
 from explainer.presets import get_preset
-from explainer.resuming import TrainingError
 from explainer.selection import Selection, Settings, select
+from explainer.training import TrainingError
 from explainer.variants import AREA, TERMS, VARIANTS, variant_weights
 
 PRESET = get_preset("scenes")

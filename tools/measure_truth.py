@@ -20,7 +20,6 @@ from torch import Tensor
 
 from explainer.card import command_line, environment
 from explainer.checkpoints import load
-from explainer.cli.options import load_split
 from explainer.data import Batch, collate
 from explainer.files import write_json
 from explainer.losses import explainer_loss
@@ -52,7 +51,7 @@ def measure(preset_name: str, root: Path | None, limit: int) -> Any:
     """Return the loss and its terms by group and by kind of mask."""
     preset = get_preset(preset_name)
     pair = load(preset_name)
-    data = load_split(preset, "val", root, None)
+    data = preset.load("val", root=root, limit=None)
     groups: dict[str, list[tuple[str, dict[str, float]]]] = {}
     seen = 0
     for index in range(len(data)):

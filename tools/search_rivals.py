@@ -41,7 +41,6 @@ from explainer.checkpoints import (
     load_classifier,
     load_explainer,
 )
-from explainer.cli.options import load_split
 from explainer.cli.train import train_explainer
 from explainer.contenders import Contender
 from explainer.cost import counted_passes
@@ -229,7 +228,7 @@ def bench(asked: argparse.Namespace) -> Bench:
         asked.preset,
         preset,
         load_classifier(asked.classifier or asked.preset).to(device),
-        load_split(preset, "val", asked.root, None),
+        preset.load("val", root=asked.root, limit=None),
         asked.folder or Path("runs") / f"rivals_{asked.preset}",
         asked.limit,
     )

@@ -29,7 +29,6 @@ from explainer.cli.options import (
     check_limit,
     device_named,
     fill_named,
-    load_split,
     score_cell,
 )
 from explainer.scoreboard import contenders
@@ -67,7 +66,7 @@ def class_scores_command(
     chosen = changed_preset(preset, data, None, None)
     on = device_named(device)
     check_limit(limit)
-    images = load_split(chosen, split, root, None, download)
+    images = chosen.load(split, root=root, limit=None, download=download)
     explanandum = load_classifier(classifier or preset).to(on)
     check_classes(explanandum, images)
     names = ",".join(methods or ["explainer"]).split(",")

@@ -27,7 +27,6 @@ from explainer.cli.options import (
     check_limit,
     device_named,
     fill_named,
-    load_split,
     score_cell,
 )
 from explainer.data import First
@@ -68,7 +67,7 @@ def evaluate_command(
     if targets not in ("labels", "predicted"):
         raise UserError(f"no targets {targets!r}; known: labels, predicted")
     check_limit(limit)
-    test = load_split(chosen, split, root, None, download)
+    test = chosen.load(split, root=root, limit=None, download=download)
     explanandum = load_classifier(classifier or preset).to(on)
     check_classes(explanandum, test)
     names = ",".join(methods or ["explainer"]).split(",")

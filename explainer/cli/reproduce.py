@@ -29,7 +29,6 @@ from explainer.cli.options import (
     changed_preset,
     check_limit,
     device_named,
-    load_split,
 )
 from explainer.cli.train import train_classifier, train_explainer
 from explainer.data import LabelledImages, collate
@@ -99,7 +98,9 @@ class Experiment:
 
     def split(self, name: str, download: bool = False) -> LabelledImages:
         """Load a split of its data."""
-        return load_split(self.preset, name, self.root, self.limit, download)
+        return self.preset.load(
+            name, root=self.root, limit=self.limit, download=download
+        )
 
     def asked(self) -> dict[str, Any]:
         """Return what its results depend on."""

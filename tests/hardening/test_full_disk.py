@@ -26,7 +26,7 @@ EVALUATION = (
 STOPPED = """
 import os, signal, sys
 from explainer.cli import main
-from explainer.loop import Loop
+from explainer.training.loop import Loop
 
 record = Loop._record
 

@@ -4,6 +4,8 @@ import functools
 import itertools
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +22,9 @@ from torch.testing import assert_close
 from explainer.checkpoints import CheckpointError
 from explainer.classifiers import HALVES, Classifier, SmallCNN
 from explainer.data import Sample, Scenes
+from explainer.deadline import OutOfTime, time_limit
 from explainer.losses import Loss, explainer_loss
 from explainer.model import EncoderDecoder, small
-from explainer.steps import ShuffledBatches, parameter_groups
 from explainer.training import (
     MaskedInputs,
     Run,
@@ -34,6 +36,7 @@ from explainer.training import (
     mean_average_precision,
     predict,
 )
+from explainer.training.loop import ShuffledBatches, parameter_groups
 
 SIZE = 16
 SHORT = TrainingConfig(
@@ -320,7 +323,8 @@ def test_killed_between_two_files(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """At whichever file the power fails, resuming loses nothing."""
-    from explainer import checkpoints, files, loop
+    from explainer import checkpoints, files
+    from explainer.training import loop
 
     for n in range(3, 7):  # the second and third validation's files
         folder = tmp_path / str(n)
@@ -438,6 +442,139 @@ def test_nan_ends_the_run_and_spares_the_checkpoint(
     assert (tmp_path / "last.pt").read_bytes() == last
     assert [row["step"] for row in rows(tmp_path)] == [2, 4]
     assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_the_network_is_left_with_the_weights_that_count(
+    train: Scenes, val: Scenes, tmp_path: Path
+) -> None:
+    """With patience these are the best, from an earlier validation."""
+    patient = replace(SHORT, steps=20, patience=2, min_delta=100.0)
+    network = explainer_for(val)
+    run = fit_explainer(
+        network,
+        classifier_for(val),
+        train,
+        val,
+        patient,
+        folder=tmp_path,
+        config={},
+        device="cpu",
+        progress=False,
+    )
+    assert identical(network.state_dict(), weights(run))
+
+
+def test_a_loss_may_be_a_partial_function(
+    train: Scenes, val: Scenes, tmp_path: Path
+) -> None:
+    short = replace(SHORT, steps=2)
+    loss = functools.partial(explainer_loss, fill="black")
+    a = fit(tmp_path / "a", train, val, short, loss=loss)
+    b = fit(tmp_path / "b", train, val, short, fill="black")
+    assert identical(weights(a), weights(b))
+    config = json.loads((a.folder / "config.json").read_text())
+    assert config["loss"] == {"function": "explainer_loss", "fill": "black"}
+
+
+# --- random streams -----------------------------------------------------
+
+
+class Halves:
+    """Images whose left half is white: a mirror shows."""
+
+    classes = ("a",)
+
+    def __len__(self) -> int:
+        return 64
+
+    def __getitem__(self, index: int) -> Sample:
+        image = torch.zeros(3, 8, 8)
+        image[..., :4] = 1
+        return Sample(image, torch.ones(1), None, str(index))
+
+
+class Watching(nn.Module):
+    """A classifier that keeps what it is shown in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.seen: list[Tensor] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training:
+            self.seen.append(images.clone())
+        return self.weight * images.mean((1, 2, 3))[:, None]
+
+
+def test_a_mirror_and_a_cover_are_independent(tmp_path: Path) -> None:
+    """Once one seed drew both: of whole images none was mirrored."""
+    net = Watching()
+    fit_classifier(
+        net,
+        Halves(),
+        Halves(),
+        TrainingConfig(steps=16, batch_size=32, flip=True, eval_every=16),
+        folder=tmp_path,
+        config={},
+        masked_inputs=MaskedInputs(masked=0.5, fill="black"),
+        device="cpu",
+        progress=False,
+    )
+    images = torch.cat(net.seen)
+    whole = images.mean((1, 2, 3)) == 0.5
+    mirrored = images[..., 7].sum((1, 2)) > images[..., 0].sum((1, 2))
+    # 256 images in each group: the standard error of a share is 0.03.
+    for group in (whole, ~whole):
+        assert 0.35 < float(mirrored[group].float().mean()) < 0.65
+    assert 0.4 < float(whole.float().mean()) < 0.6
+
+
+class Viewing(Watching):
+    """A network whose ``view`` needs the plain memory layout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.conv(images)
+        return super().forward(x.view(len(x), 2, -1, 1))
+
+
+def test_foreign_networks_keep_their_layout(
+    val: Scenes, tmp_path: Path
+) -> None:
+    def is_plain(net: nn.Module) -> bool:
+        return all(p.is_contiguous() for p in net.parameters())
+
+    net, short = Viewing(), replace(SHORT, steps=1)
+    one = Wrapped(val, lambda i, s: s._replace(labels=s.labels[:1] * 0 + 1))
+    one.classes = ("a",)
+    common = {"config": {}, "device": "cpu", "progress": False}
+    fit_classifier(net, one, one, short, folder=tmp_path / "c", **common)
+    assert is_plain(net)
+    network = small(1, width=8, decoder_width=8)
+    fit_explainer(
+        network, net, one, one, short, folder=tmp_path / "e", **common
+    )
+    assert is_plain(net)
+
+
+# --- a limit on the time ------------------------------------------------
+
+
+def test_out_of_time_is_resumed_to_the_same_result(
+    straight: Run, train: Scenes, val: Scenes, tmp_path: Path
+) -> None:
+    """Each call takes one step, and keeps it."""
+    for _ in range(SHORT.steps - 1):
+        with time_limit(0), pytest.raises(OutOfTime):
+            fit(tmp_path, train, val)
+    with time_limit(0):
+        run = fit(tmp_path, train, val)
+    assert identical(weights(run), weights(straight))
+    assert rows(run) == rows(straight)
 
 
 # --- images without labels ----------------------------------------------
@@ -567,18 +704,42 @@ def test_average_precision_by_hand() -> None:
 # --- Accelerate ---------------------------------------------------------
 
 
-def test_mixed_precision_runs_beside_full_precision(
+HALF = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from explainer.data import Scenes
+from explainer.classifiers import HALVES, Classifier, SmallCNN
+from explainer.model import small
+from explainer.training import TrainingConfig, fit_explainer
+
+train = Scenes("train", 8, size=16)
+fit_explainer(
+    small(len(train.classes), width=8, decoder_width=8),
+    Classifier(SmallCNN(len(train.classes), width=8), train.classes, *HALVES),
+    train,
+    train,
+    TrainingConfig(steps=2, batch_size=4, mixed_precision="bf16"),
+    folder=Path(sys.argv[1]),
+    config={},
+    device="cpu",
+    progress=False,
+)
+"""
+
+
+def test_mixed_precision_keeps_full_weights(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", HALF, tmp_path], check=True)
+    assert math.isfinite(rows(tmp_path)[-1]["val_total"])
+    kinds = {v.dtype for v in weights(tmp_path).values()}
+    assert kinds == {torch.float32, torch.int64}  # the latter counts batches
+
+
+def test_one_process_has_one_precision(
     straight: Run, train: Scenes, val: Scenes, tmp_path: Path
 ) -> None:
-    """Also in one process, in which Accelerate remembers the first run."""
-    half = replace(SHORT, mixed_precision="bf16")
-    run = fit(tmp_path / "half", train, val, half)
-    assert math.isfinite(run.history[-1]["val_total"])
-    kinds = {v.dtype for v in weights(run).values()}
-    assert kinds == {torch.float32, torch.int64}  # the latter counts batches
-    assert not identical(weights(run), weights(straight))
-    again = fit(tmp_path / "full", train, val)
-    assert identical(weights(again), weights(straight))
+    with pytest.raises(TrainingError, match="another precision; start a"):
+        fit(tmp_path, train, val, replace(SHORT, mixed_precision="bf16"))
 
 
 def test_a_given_encoder_learns_at_its_share_of_the_rate(val: Scenes) -> None:

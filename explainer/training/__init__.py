@@ -1,7 +1,7 @@
 """Training a classifier, and the Explainer of a classifier.
 
-Both go through one loop; :mod:`explainer.loop` tells what a run's folder
-holds and how an interrupted run goes on.
+Both go through one loop; :mod:`explainer.training.loop` tells what a run's
+folder holds and how an interrupted run is resumed.
 """
 
 import math
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 from torchmetrics.functional.classification import binary_average_precision
 
+from explainer.card import describe
 from explainer.classifiers import frozen
 from explainer.data import Batch, LabelledImages, all_labels
-from explainer.loop import Loop, Run, TrainingConfig, without_masks
 from explainer.losses import (
     Loss,
     LossWeights,
@@ -24,7 +24,16 @@ from explainer.losses import (
     explainer_loss,
 )
 from explainer.masks import composite, make_fill, random_masks
-from explainer.resuming import History, TrainingError
+from explainer.model import layout_of
+from explainer.streams import Streams, uniform
+from explainer.training.loop import (
+    History,
+    Loop,
+    Run,
+    TrainingConfig,
+    TrainingError,
+    without_masks,
+)
 
 __all__ = [
     "MaskedInputs",
@@ -129,17 +138,15 @@ def fit_classifier(
     weights; ``folder`` resumes if it holds an interrupted run. The
     validation's ``map`` is the mean average precision. ``on_validation``
     is called with the history after each validation, say to draw it.
-    Raises as :class:`~explainer.loop.Loop`.
+    Raises as :class:`~explainer.training.loop.Loop`.
     """
     multi_label = getattr(classifier, "multi_label", True)
 
-    def batch_loss(
-        net: nn.Module, batch: Batch, generator: torch.Generator
-    ) -> Loss:
+    def batch_loss(net: nn.Module, batch: Batch, streams: Streams) -> Loss:
         images, labels = batch.images, batch.labels
         if net.training:
             images, labels = _cover(
-                images, labels, masked_inputs, classifier, generator
+                images, labels, masked_inputs, classifier, streams
             )
         value = classification_loss(net(images), labels, multi_label)
         return Loss(value, {})
@@ -169,21 +176,19 @@ def _cover(
     labels: Tensor,
     how: MaskedInputs,
     classifier: nn.Module,
-    generator: torch.Generator,
+    streams: Streams,
 ) -> tuple[Tensor, Tensor]:
     """Cover some images in part and some entirely (:class:`MaskedInputs`)."""
     if how.masked or how.blank:
-        chance = torch.rand(
-            len(images), generator=generator, device=images.device
-        )
-        keep = random_masks(images, generator)
+        cover = streams("cover")
+        chance = uniform(images, (1, 1, 1), cover)
+        keep = random_masks(images, cover)
+        keep = torch.where(chance >= how.blank + how.masked, 1.0, keep)
         blank = chance < how.blank
-        whole = chance >= how.blank + how.masked
-        keep = torch.where(whole[:, None, None, None], 1.0, keep)
-        keep = torch.where(blank[:, None, None, None], 0.0, keep)
-        fill = make_fill(how.fill, images, classifier, generator)
+        keep = torch.where(blank, 0.0, keep)
+        fill = make_fill(how.fill, images, classifier, streams("noise"))
         images = composite(images, keep, fill)
-        labels = labels * (~blank)[:, None]
+        labels = labels * (~blank)[:, :, 0, 0]
     return images, labels + how.smoothing * (0.5 - labels)
 
 
@@ -209,26 +214,25 @@ def fit_explainer(
     with none of the classes are dropped and counted (``dropped`` in the
     configuration). ``loss`` and ``weights`` belong together: the paper's
     loss by default; ``loss_options`` (say ``fill="noise"``) are passed on.
-    Raises as :class:`~explainer.loop.Loop`, and
-    :class:`~explainer.resuming.TrainingError` where no image has any of the
-    classes.
+    Raises as :class:`~explainer.training.loop.Loop`, and
+    :class:`TrainingError` where no image has any of the classes.
     """
-    explanandum = frozen(classifier).to(memory_format=torch.channels_last)
+    explanandum = frozen(classifier)
+    layout = layout_of(explanandum)
+    explanandum.to(memory_format=layout)
     train, dropped = labelled(train)
     val, _ = labelled(val)
 
-    def batch_loss(
-        net: nn.Module, batch: Batch, generator: torch.Generator
-    ) -> Loss:
+    def batch_loss(net: nn.Module, batch: Batch, streams: Streams) -> Loss:
         class_masks = net(batch.images).sigmoid()
         explanandum.to(batch.images.device)
         return loss(
             explanandum,
-            batch.images,
+            batch.images.contiguous(memory_format=layout),
             batch.labels,
             class_masks,
             weights,
-            generator=generator,
+            generator=streams("noise"),
             **loss_options,
         )
 
@@ -243,7 +247,7 @@ def fit_explainer(
             **config,
             "kind": "explainer",
             "dropped": dropped,
-            "loss": loss.__name__,
+            "loss": describe(loss),
             "weights": asdict(weights),  # type: ignore[call-overload]
             **loss_options,
         },
