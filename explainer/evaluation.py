@@ -122,7 +122,7 @@ def _is_sound(row: Row) -> bool:
             isinstance(row["method"], str)
             and isinstance(row["settings"], dict)
         )
-    return is_result(row)
+    return is_result(row) and metrics.METRICS.keys() <= row.keys()
 
 
 @dataclass(frozen=True)

@@ -483,8 +483,9 @@ def with_value(**changed: Any) -> Callable[[dict[str, Any]], object]:
         with_value(class_iou=[0.5]),
         with_value(class_iou={"red": None}),
         with_value(settings={}),
-        *(without(k) for k in ("method", "index", "name", "iou", "seconds")),
+        *(without(k) for k in ("method", "index", "name", "seconds")),
         *(without(k) for k in ("right", "labels", "targets", "class_iou")),
+        *(without(k) for k in (*METRICS, "saliency")),
     ],
 )
 @pytest.mark.parametrize("line", [2, 15])  # of two methods
