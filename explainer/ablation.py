@@ -21,8 +21,8 @@ from tqdm.auto import tqdm
 
 from explainer.card import command_line, describe, environment
 from explainer.checkpoints import load_explainer
-from explainer.classifiers import Frozen, probabilities
-from explainer.data import First, LabelledImages, collate
+from explainer.classifiers import Frozen, evaluating, probabilities
+from explainer.data import Batch, First, LabelledImages, collate
 from explainer.errors import UserError
 from explainer.evaluation import measure
 from explainer.files import (
@@ -42,6 +42,7 @@ from explainer.masks import (
 from explainer.model import build_explainer, start_from
 from explainer.presets import Preset
 from explainer.selection import (
+    Chosen,
     Selection,
     Settings,
     batches,
@@ -51,6 +52,7 @@ from explainer.selection import (
     to_device,
 )
 from explainer.spreads import are_columns, summarise
+from explainer.streams import per_image
 from explainer.training import TrainingConfig, fit_explainer
 from explainer.variants import VARIANTS, variant_weights
 
@@ -104,43 +106,58 @@ def score(
     the mean of an image's classes if it shows two or more; ``target_area``
     and ``non_target_area``, A(m) and A(n); ``variation``, TV(m); ``kept``
     and ``left``, the mean probability of the present classes on what m
-    keeps and on what its complement leaves. NaN where undefined.
+    keeps and on what its complement leaves. NaN where undefined. Network
+    and classifier answer in eval mode, and are left in the mode they were
+    in.
     """
     device = device_of(classifier)
     columns: dict[str, list[float]] = {}
     indices = [image.index for image in chosen.images]
-    for start, part in batches(data, indices, settings.batch_size):
-        batch = to_device(part, device)
-        images = batch.images
-        here = chosen.images[start : start + len(images)]
-        targets = torch.stack([image.targets for image in here]).to(device)
-        class_masks = network(images).sigmoid()
-        table = measure(classifier, batch, targets, class_masks, settings)
-        m = target_mask(class_masks, targets)
-        n = non_target_mask(class_masks, targets)
-        noise = torch.Generator(device).manual_seed(settings.seed)
-        fill = make_fill(settings.fill, images, classifier, noise)
-
-        def present(masked: Tensor, targets: Tensor = targets) -> Tensor:
-            p = probabilities(classifier, classifier(masked))
-            return (p * targets).sum(1) / targets.sum(1)
-
-        several = (~table["class_iou"].isnan()).sum(1) >= 2
-        values = {
-            **{k: table[k] for k in ("iou", "iou_50")},
-            "class_iou": torch.where(
-                several, table["class_iou"].nanmean(1), torch.nan
-            ),
-            **{k: table[k] for k in ("mae", "accuracy", "saliency")},
-            "target_area": m.mean((1, 2, 3)),
-            "non_target_area": n.mean((1, 2, 3)),
-            "variation": torch.stack([total_variation(x[None]) for x in m]),
-            "kept": present(composite(images, m, fill)),
-            "left": present(composite(images, complement(m), fill)),
-        }
-        for name, column in values.items():
-            columns.setdefault(name, []).extend(column.tolist())
+    with evaluating(network), evaluating(classifier):
+        for start, part in batches(data, indices, settings.batch_size):
+            batch = to_device(part, device)
+            here = chosen.images[start : start + len(batch.images)]
+            values = _scores_of(network, classifier, batch, here, settings)
+            for name, column in values.items():
+                columns.setdefault(name, []).extend(column.tolist())
     return columns
+
+
+def _scores_of(
+    network: nn.Module,
+    classifier: nn.Module,
+    batch: Batch,
+    chosen: Sequence[Chosen],
+    settings: Settings,
+) -> dict[str, Tensor]:
+    """Return the metrics of a batch, each ``(B,)``."""
+    images = batch.images
+    targets = torch.stack([image.targets for image in chosen]).to(images)
+    indices = [image.index for image in chosen]
+    noise = per_image(settings.seed, indices, "noise")
+    fill = make_fill(settings.fill, images, classifier, noise)
+    class_masks = network(images).sigmoid()
+    table = measure(classifier, batch, targets, class_masks, fill, settings)
+    m = target_mask(class_masks, targets)
+    n = non_target_mask(class_masks, targets)
+
+    def present(masked: Tensor) -> Tensor:
+        p = probabilities(classifier, classifier(masked))
+        return (p * targets).sum(1) / targets.sum(1)
+
+    several = (~table["class_iou"].isnan()).sum(1) >= 2
+    return {
+        **{k: table[k] for k in ("iou", "iou_50")},
+        "class_iou": torch.where(
+            several, table["class_iou"].nanmean(1), torch.nan
+        ),
+        **{k: table[k] for k in ("mae", "accuracy", "saliency")},
+        "target_area": m.mean((1, 2, 3)),
+        "non_target_area": n.mean((1, 2, 3)),
+        "variation": torch.stack([total_variation(x[None]) for x in m]),
+        "kept": present(composite(images, m, fill)),
+        "left": present(composite(images, complement(m), fill)),
+    }
 
 
 @dataclass(frozen=True)
@@ -245,7 +262,8 @@ class Ablation:
         first = chosen.images[:PICTURED]
         batch = collate([self.test[image.index] for image in first])
         labels = torch.stack([image.targets for image in first])
-        s = network(batch.images.to(self.device)).sigmoid().cpu()
+        with evaluating(network):
+            s = network(batch.images.to(self.device)).sigmoid().cpu()
         m, n = target_mask(s, labels), non_target_mask(s, labels)
         return torch.cat([m, n], 1)
 
@@ -359,8 +377,7 @@ def ablate(
     images whose masks are stored; and ``card``.
     """
     classifier = experiment.classifier.to(experiment.device)
-    with torch.no_grad():
-        chosen = select(classifier, experiment.test, experiment.settings)
+    chosen = select(classifier, experiment.test, experiment.settings)
     if not chosen.images:
         raise UserError(
             f"none of the {len(experiment.test)} images has a class and a "

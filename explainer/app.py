@@ -13,7 +13,7 @@ import ipywidgets as widgets
 import torch
 from torch import Tensor, nn
 
-from explainer.attribution._common import evaluating
+from explainer.classifiers import evaluating
 from explainer.data import LabelledImages
 from explainer.dials import Frame, still
 from explainer.display import table

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from explainer.attribution._common import channels_last, evaluating
+from explainer.attribution._common import channels_last
 from explainer.bootstrap import mean_interval
+from explainer.classifiers import evaluating
 from explainer.contenders import (
     Contender,
     EvaluationError,
@@ -26,6 +27,7 @@ from explainer.masks import composite, make_fill
 from explainer.metrics import THRESHOLDS
 from explainer.rows import Row, RowFile, is_number
 from explainer.selection import device_of, to_device
+from explainer.streams import per_image
 
 
 @dataclass(frozen=True)
@@ -258,7 +260,7 @@ def _scores_of(
     masks = attribute(
         "the method", contender, classifier, batch, targets, seed
     )
-    noise = torch.Generator(device).manual_seed(seed)
+    noise = per_image(seed, indices, "noise")
     background = make_fill(fill, batch.images, classifier, noise)
     with torch.no_grad():
         p = masked_scores(

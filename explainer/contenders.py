@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from explainer.attribution import Method
@@ -13,6 +12,7 @@ from explainer.card import describe
 from explainer.data.base import Batch
 from explainer.errors import UserError
 from explainer.metrics import class_truth
+from explainer.streams import generator
 
 
 class EvaluationError(UserError):
@@ -46,9 +46,9 @@ def attribute(
 ) -> Tensor:
     """Run a method on a batch; return its checked masks ``(B, C, H, W)``.
 
-    Every call gets a fresh generator of the same seed. As all methods share
-    their random draws over a batch, an image's mask depends neither on its
-    neighbours in the batch nor on what ran before; the price is that one
+    Every call gets a fresh generator of the same stream. As all methods
+    share their random draws over a batch, an image's mask depends neither on
+    its neighbours in the batch nor on what ran before; the price is that one
     unlucky draw is unlucky for all images.
     """
     options = dict(contender.options)
@@ -59,9 +59,12 @@ def attribute(
                 f"{', '.join(batch.names)}"
             )
         options["truth"] = class_truth(batch.masks, targets.shape[1]).float()
-    generator = torch.Generator().manual_seed(seed)
     masks = contender.method(
-        classifier, batch.images, targets, generator=generator, **options
+        classifier,
+        batch.images,
+        targets,
+        generator=generator(seed, "attribution"),
+        **options,
     )
     wanted = (*targets.shape, *batch.images.shape[-2:])
     if masks.shape != wanted:

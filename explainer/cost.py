@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from explainer.classifiers import evaluating
 from explainer.contenders import Contender, attribute
 from explainer.data.base import Batch
 
@@ -81,7 +82,7 @@ class Cost:
 
 def likeliest(classifier: nn.Module, images: Tensor, k: int) -> Tensor:
     """Return targets ``(B, C)``: each image's k classes of largest logits."""
-    with torch.no_grad():
+    with evaluating(classifier), torch.no_grad():
         logits = classifier(images)
     return torch.zeros_like(logits).scatter(1, logits.topk(k).indices, 1.0)
 

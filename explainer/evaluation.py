@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from explainer import metrics
-from explainer.attribution._common import evaluating
 from explainer.card import (
     command_line,
     describe,
@@ -25,7 +24,7 @@ from explainer.card import (
     peak_memory_mb,
     reset_peak_memory,
 )
-from explainer.classifiers import probabilities, unfrozen
+from explainer.classifiers import evaluating, probabilities, unfrozen
 from explainer.contenders import (
     Contender,
     EvaluationError,
@@ -45,6 +44,7 @@ from explainer.selection import (
     select,
     to_device,
 )
+from explainer.streams import per_image
 
 
 def measure(
@@ -52,15 +52,18 @@ def measure(
     batch: Batch,
     targets: Tensor,
     class_masks: Tensor,
+    fill: Tensor,
     settings: Settings,
     markers: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Return every metric of the merged target masks, each ``(B,)``.
 
     ``targets`` is ``(B, C)``, ``class_masks`` ``(B, C, H, W)`` in [0, 1];
-    the images of the batch have masks. ``class_iou``, ``(B, C)``, is the
-    exception: the IoU at 0.5 of each class by itself. With ``markers``
-    ``(B, H, W)``, the pixels of a planted shortcut, also ``shortcut_share``.
+    the images of the batch have masks. ``fill`` is what a mask shows where
+    it is 0 (:func:`~explainer.masks.make_fill`). ``class_iou``, ``(B, C)``,
+    is the exception: the IoU at 0.5 of each class by itself. With
+    ``markers`` ``(B, H, W)``, the pixels of a planted shortcut, also
+    ``shortcut_share``.
     """
     assert batch.masks is not None
     images, n_classes = batch.images, targets.shape[1]
@@ -79,8 +82,6 @@ def measure(
         p = probabilities(classifier, classifier(masked))
         return (p * targets).sum(1) / targets.sum(1)
 
-    noise = torch.Generator(images.device).manual_seed(settings.seed)
-    fill = make_fill(settings.fill, images, classifier, noise)
     logits = classifier(composite(images, m, fill))
     table["saliency"] = metrics.saliency(m, logits, targets)
     if settings.steps:
@@ -121,7 +122,7 @@ def _is_sound(row: Row) -> bool:
             isinstance(row["method"], str)
             and isinstance(row["settings"], dict)
         )
-    return is_result(row)
+    return is_result(row) and metrics.METRICS.keys() <= row.keys()
 
 
 @dataclass(frozen=True)
@@ -206,13 +207,14 @@ class _Bench:
         indices = [image.index for image in chosen]
         batch = to_device(collate([data[i] for i in indices]), device)
         targets = torch.stack([image.targets for image in chosen]).to(device)
-        seed = self.settings.seed
+        settings = self.settings
         class_masks, seconds, memory = _timed(
             lambda: attribute(
-                name, contender, classifier, batch, targets, seed
+                name, contender, classifier, batch, targets, settings.seed
             ),
             device,
         )
+        noise = per_image(settings.seed, indices, "noise")
         markers = _markers(data, indices)
         with torch.no_grad():
             table = measure(
@@ -220,7 +222,8 @@ class _Bench:
                 batch,
                 targets,
                 class_masks,
-                self.settings,
+                make_fill(settings.fill, batch.images, classifier, noise),
+                settings,
                 None if markers is None else markers.to(device),
             )
         values = {key: column.tolist() for key, column in table.items()}
@@ -266,6 +269,9 @@ def evaluate(
     progress: bool = False,
 ) -> dict[str, Any]:
     """Measure methods on images and write the table of results.
+
+    What is drawn for an image depends on the seed and on its index in the
+    dataset alone: its row is the same in any batch, under any ``limit``.
 
     Parameters
     ----------
@@ -314,8 +320,7 @@ def evaluate(
     file.check(_is_sound)
     made_with = environment()
     with evaluating(classifier):
-        with torch.no_grad():
-            chosen = select(classifier, data, settings, limit)
+        chosen = select(classifier, data, settings, limit)
         if not chosen.images:
             raise EvaluationError(
                 f"none of the {len(data)} images has a target class and a "

@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from explainer.attribution._common import evaluating, seeded
+from explainer.attribution._common import seeded
+from explainer.classifiers import evaluating
 from explainer.data import LabelledImages, Sample
 from explainer.losses import (
     Loss,
@@ -332,9 +333,9 @@ def fine_tune(
 ) -> FineTuned:
     """Train a copy of the Explainer for a while under other weights.
 
-    ``network`` stays as it is. ``images`` ``(B, 3, H, W)`` and ``labels``
-    ``(B, C)`` are held out; ``on_progress`` gets the steps taken, some
-    twenty times. The run's folder is temporary.
+    ``network`` stays as it is, and ``classifier`` keeps its mode. ``images``
+    ``(B, 3, H, W)`` and ``labels`` ``(B, C)`` are held out; ``on_progress``
+    gets the steps taken, some twenty times. The run's folder is temporary.
     """
     copy = deepcopy(network).requires_grad_(True)
 
@@ -352,8 +353,8 @@ def fine_tune(
             ).terms
         return Optimised(class_masks, terms)
 
-    before = look()
-    with TemporaryDirectory() as folder:
+    with evaluating(classifier), TemporaryDirectory() as folder:
+        before = look()
         fit_explainer(
             copy,
             classifier,
@@ -375,4 +376,4 @@ def fine_tune(
             device=images.device.type,
             progress=False,
         )
-    return FineTuned(copy.eval(), before, look())
+        return FineTuned(copy.eval(), before, look())

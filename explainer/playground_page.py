@@ -9,8 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from explainer.attribution._common import evaluating
-from explainer.classifiers import probabilities
+from explainer.classifiers import evaluating, probabilities
 from explainer.dials import (
     Dial,
     Frame,
@@ -23,6 +22,7 @@ from explainer.inline import kept, overlay
 from explainer.losses import LossWeights
 from explainer.masks import complement, composite, make_fill, target_mask
 from explainer.playground import STEPS, Optimised, optimise_mask
+from explainer.streams import generator
 
 NAMES = {
     "entropy": "λₑ (entropy)",
@@ -62,17 +62,18 @@ def redraw(
     optimised mask keeps and in what it leaves.
     """
     m = target_mask(optimised.class_masks, labels)
-    background = make_fill(
-        fill, images, classifier, torch.Generator(images.device)
-    )
+    # One noise for all, so that no frame depends on those beside it.
+    noise = [generator(0, "noise") for _ in images]
+    background = make_fill(fill, images, classifier, noise)
     views = (
         composite(images, mask, background) for mask in (m, complement(m))
     )
-    found = [
-        (probabilities(classifier, classifier(view)) * labels).sum(1)
-        / labels.sum(1).clamp(min=1)
-        for view in views
-    ]
+    with evaluating(classifier):
+        found = [
+            (probabilities(classifier, classifier(view)) * labels).sum(1)
+            / labels.sum(1).clamp(min=1)
+            for view in views
+        ]
     frames = []
     for i, image in enumerate(images):
         present = labels[i] > 0

@@ -23,10 +23,15 @@ from torchmetrics.functional.regression import spearman_corrcoef
 
 from explainer import metrics
 from explainer.ablation import fresh_network
-from explainer.attribution._common import evaluating
 from explainer.bootstrap import mean_interval
 from explainer.checkpoints import load_explainer
-from explainer.classifiers import Frozen, frozen, unfrozen
+from explainer.classifiers import (
+    Frozen,
+    evaluating,
+    frozen,
+    probabilities,
+    unfrozen,
+)
 from explainer.contenders import Contender, attribute
 from explainer.data import LabelledImages, Scenes, Shortcut, collate
 from explainer.masks import target_mask
@@ -56,7 +61,7 @@ def reliance(
     table: dict[str, dict[str, float]] = {"object": {}, "no object": {}}
     for name, data in (("marker", with_marker), ("no marker", without)):
         logits, _ = predict(classifier, data, device=device)
-        p = logits[:, c].sigmoid()
+        p = probabilities(classifier, logits)[:, c]
         table["object"][name] = float(p[has_object].mean())
         table["no object"][name] = float(p[~has_object].mean())
     return table

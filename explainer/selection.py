@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from explainer.card import describe
-from explainer.classifiers import probabilities
+from explainer.classifiers import evaluating, found
 from explainer.data.base import Batch, LabelledImages, collate
 from explainer.metrics import Void
 
@@ -19,7 +19,7 @@ class Settings:
     """What all methods of a table have in common.
 
     ``targets``: explain the classes in the image's labels, or those that the
-    classifier predicts (p >= 0.5; the likeliest for a softmax classifier).
+    classifier finds (:func:`~explainer.classifiers.found`).
     ``void`` and ``fill``: see :func:`~explainer.metrics.ground_truth` and
     :func:`~explainer.masks.make_fill`. ``steps`` of insertion and deletion;
     0 leaves these two out, the dearest metrics by far.
@@ -97,18 +97,7 @@ def batches(
         )
 
 
-def predict(classifier: nn.Module, images: Tensor) -> Tensor:
-    """Return the predicted labels ``(B, C)`` bool.
-
-    Every class of probability 0.5 or more; for a single-label classifier
-    the likeliest class.
-    """
-    p = probabilities(classifier, classifier(images))
-    if getattr(classifier, "multi_label", True):
-        return p >= 0.5
-    return p == p.amax(1, keepdim=True)
-
-
+@torch.no_grad()
 def select(
     classifier: nn.Module,
     data: LabelledImages,
@@ -121,8 +110,7 @@ def select(
     the classes (or none is predicted), ``no_mask`` no segmentation. Of those
     chosen, ``other_objects`` show segmented objects that are no class of the
     dataset and count as background; None where the dataset cannot tell.
-    The classifier is asked as it is: call this in eval mode, without
-    gradients.
+    The classifier answers in eval mode, and is left in the mode it was in.
     """
     chosen = Selection()
     others = getattr(data, "other_objects", None)
@@ -131,7 +119,9 @@ def select(
     for first, batch in batches(data, range(len(data)), settings.batch_size):
         if len(chosen.images) >= wanted:
             break
-        predicted = predict(classifier, batch.images.to(device)).cpu()
+        with evaluating(classifier):
+            logits = classifier(batch.images.to(device))
+        predicted = found(classifier, logits).cpu()
         labels = batch.labels > 0
         right = (predicted == labels).all(1)
         targets = labels if settings.targets == "labels" else predicted

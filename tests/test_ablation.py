@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from explainer.errors import UserError
 from explainer.files import DamagedFileError
 from explainer.losses import LossWeights
 from explainer.presets import get_preset
-from explainer.selection import Settings, select
+from explainer.selection import Selection, Settings, select
 from explainer.training import TrainingError
 from explainer.variants import AREA, TERMS, VARIANTS, variant_weights
 
@@ -104,6 +105,45 @@ def test_scores_of_constant_masks() -> None:
         assert (found["class_iou"][i] == found["class_iou"][i]) == (
             n_classes > 1
         )
+
+
+class _Noisy(nn.Module):
+    """Dropout and batch norm in front of a mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = nn.Sequential(
+            nn.Dropout(0.5), nn.BatchNorm2d(3), nn.Conv2d(3, 8, 1)
+        )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.parts(images)
+        return logits
+
+
+def test_scores_depend_on_no_neighbour_and_no_mode() -> None:
+    """In any order, in batches of any size, in training mode or not."""
+    torch.manual_seed(0)
+    data, network = Scenes("test", 5), _Noisy().eval()
+    classifier = load_classifier("scenes")
+    how = Settings(fill="noise", steps=0, batch_size=1)
+    chosen = select(classifier, data, how)
+    alone = score(network, classifier, data, chosen, how)
+    network.train()
+    for module in classifier.classifier.modules():
+        module.training = True
+    for size, order in ((2, [0, 1, 2, 3, 4]), (3, [4, 1, 0, 3, 2])):
+        shuffled = Selection([chosen.images[i] for i in order])
+        how = replace(how, batch_size=size)
+        found = score(network, classifier, data, shuffled, how)
+        for name, column in found.items():
+            expected = [alone[name][i] for i in order]
+            assert column == pytest.approx(expected, abs=1e-4, nan_ok=True), (
+                name
+            )
+    assert network.parts[0].training
+    assert network.parts[1].num_batches_tracked == 0
+    assert all(m.training for m in classifier.classifier.modules())
 
 
 # --- trainings ----------------------------------------------------------

@@ -78,6 +78,17 @@ def test_by_hand(batch_size: int) -> None:
     assert (low, high) == pytest.approx((both[0], a_alone[0]), abs=1e-6)
 
 
+def test_noise_depends_on_no_neighbour() -> None:
+    """A and b of image 0, a of 1, b of 2: in any batch, under any limit."""
+    alone = scores(ground_truth, fill="noise", batch_size=1).scores
+    for size in (2, 3):
+        table = scores(ground_truth, fill="noise", batch_size=size)
+        for row, expected in zip(table.scores[:2], alone, strict=False):
+            assert row == pytest.approx(expected, abs=1e-6)
+    other = scores(ground_truth, fill="noise", seed=1, batch_size=1).scores
+    assert other[0] != alone[0]
+
+
 def test_equal_views_are_classified_once() -> None:
     seen = []
 

@@ -59,8 +59,11 @@ def test_no_hook_is_left_behind() -> None:
 
 def test_the_likeliest_classes_are_asked_for() -> None:
     logits = torch.tensor([[3.0, 1, 2], [-3, -1, -2]])
-    targets = likeliest(lambda images: logits, torch.zeros(2), 2)
+    targets = likeliest(nn.Identity(), logits, 2)
     assert targets.tolist() == [[1, 0, 1], [0, 1, 1]]
+    awake = nn.Dropout(1.0)  # all logits 0 in training mode
+    assert torch.equal(likeliest(awake, logits, 2), targets)
+    assert awake.training
 
 
 def test_costs_are_those_of_one_image(monkeypatch) -> None:

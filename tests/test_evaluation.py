@@ -2,10 +2,14 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import settings as example_settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from explainer.attribution import ground_truth, half, one, zero
@@ -13,9 +17,11 @@ from explainer.contenders import Contender, EvaluationError
 from explainer.data.base import VOID, Sample, labels_in
 from explainer.data.scenes import Scenes, Shortcut
 from explainer.evaluation import evaluate
+from explainer.masks import make_fill
 from explainer.metrics import METRICS
 from explainer.rows import RowsError
 from explainer.selection import Settings, select
+from explainer.streams import generator as stream
 
 SIZE = 8
 
@@ -260,6 +266,18 @@ def test_predicted_targets_and_groups(tmp_path: Path) -> None:
             assert row["right"] == (row["targets"] == row["labels"])
 
 
+def test_a_softmax_predicts_one_class_even_in_a_tie() -> None:
+    class Single(Eye):
+        multi_label = False
+
+    predicted = select(
+        Single().eval(), Colours(), Settings(targets="predicted")
+    )
+    assert [i.targets.sum() for i in predicted.images] == [1] * 10
+    # Image 3 is black, the logits are equal: the first class.
+    assert predicted.images[3].targets.tolist() == [1, 0, 0]
+
+
 def test_batches_change_nothing(tmp_path: Path) -> None:
     rows = []
     for size in (1, 4, 100):
@@ -276,6 +294,63 @@ def test_batches_change_nothing(tmp_path: Path) -> None:
         for a, b in zip(rows[0], other, strict=True):
             assert a[:2] == b[:2]
             assert a[2:] == pytest.approx(b[2:], abs=1e-6)
+
+
+def noisy(
+    folder: Path, limit: int | None = None, **options: Any
+) -> dict[int, dict[str, Any]]:
+    """Results by image, where noise hides what the mask does not show."""
+    folder.mkdir(exist_ok=True)
+    settings = Settings(fill="noise", steps=2, **options)
+    one_method = {"explainer": Contender(guess)}
+    run(folder, methods=one_method, settings=settings, limit=limit)
+    uneven = ("seconds", "memory_mb", "gpu_memory_mb")
+    return {
+        row["index"]: {k: v for k, v in row.items() if k not in uneven}
+        for row in lines(folder)
+        if "index" in row
+    }
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Any]:
+    """Each image measured by itself."""
+    return noisy(tmp_path_factory.mktemp("alone"), batch_size=1)
+
+
+@example_settings(deadline=None, max_examples=15)
+@given(size=st.integers(1, 11), limits=st.lists(st.integers(1, 9)))
+def test_noise_depends_on_no_neighbour(
+    alone: dict[int, Any], size: int, limits: list[int]
+) -> None:
+    with TemporaryDirectory() as folder:
+        for limit in (*limits, None):  # rows of smaller limits are kept
+            rows = noisy(Path(folder), limit, batch_size=size)
+    assert rows.keys() == alone.keys()
+    for index, row in rows.items():
+        expected = alone[index]
+        assert row.keys() == expected.keys()
+        for key, value in row.items():
+            assert value == pytest.approx(expected[key], abs=1e-5), key
+
+
+def test_noise_follows_seed_and_index(
+    tmp_path: Path, alone: dict[int, Any]
+) -> None:
+    other = noisy(tmp_path, batch_size=1, seed=1)
+    assert all(other[i]["saliency"] != alone[i]["saliency"] for i in alone)
+    # By hand, for one image: what is hidden shows the stream's noise.
+    sample = Colours()[4]
+    x, classifier = sample.image[None], Eye().eval()
+    m = 1 - 0.5 * torch.rand(
+        3, SIZE, SIZE, generator=stream(0, "attribution")
+    )
+    m = (x * m * sample.labels[None, :, None, None]).amax(1, keepdim=True)
+    fill = make_fill("noise", x, classifier, stream(0, 4, "noise"))
+    p = classifier(m * x + (1 - m) * fill).softmax(1)
+    p = (p * sample.labels).sum()
+    by_hand = m.mean().clamp(min=0.05).log() - p.log()
+    assert alone[4]["saliency"] == pytest.approx(by_hand.item(), abs=1e-5)
 
 
 def test_killed_anywhere_it_resumes_to_the_same(tmp_path: Path) -> None:
@@ -408,8 +483,9 @@ def with_value(**changed: Any) -> Callable[[dict[str, Any]], object]:
         with_value(class_iou=[0.5]),
         with_value(class_iou={"red": None}),
         with_value(settings={}),
-        *(without(k) for k in ("method", "index", "name", "iou", "seconds")),
+        *(without(k) for k in ("method", "index", "name", "seconds")),
         *(without(k) for k in ("right", "labels", "targets", "class_iou")),
+        *(without(k) for k in (*METRICS, "saliency")),
     ],
 )
 @pytest.mark.parametrize("line", [2, 15])  # of two methods
@@ -486,6 +562,9 @@ def test_the_classifier_is_left_as_it_was(tmp_path: Path) -> None:
     assert classifier.dropout.training
     assert classifier.mean.requires_grad
     assert torch.equal(torch.random.get_rng_state(), state)
+    chosen = select(classifier, Colours(), Settings()).images
+    assert all(image.right for image in chosen)
+    assert classifier.dropout.training
     # It was measured in eval mode all the same.
     asleep = run(tmp_path / "asleep", classifier=Eye().eval())
     assert timeless(results) == timeless(asleep)

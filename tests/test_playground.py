@@ -15,13 +15,19 @@ from explainer.data import Scenes, collate
 from explainer.losses import LossWeights, area_bound, explainer_loss
 from explainer.model import build_explainer
 from explainer.playground import (
+    Optimised,
     _bound,
     fine_tune,
     loss_per_image,
     optimise_mask,
     weight_presets,
 )
-from explainer.playground_page import NAMES, static_playground
+from explainer.playground_page import (
+    NAMES,
+    TERMS,
+    redraw,
+    static_playground,
+)
 
 CLASSES = ("red", "green", "blue")
 
@@ -267,6 +273,31 @@ def test_page_has_each_dial_the_pair_and_the_presets(
     assert len(page) < 1_000_000
 
 
+def test_a_frame_depends_on_no_other(
+    classifier: nn.Module, image: Tensor
+) -> None:
+    masks = torch.full((2, 3, 32, 32), 0.5)
+    terms = {name: torch.zeros(2) for name in TERMS}
+
+    def numbers(f: nn.Module, n: int) -> list[dict[str, float]]:
+        frames = redraw(
+            f,
+            image.repeat(n, 1, 1, 1),
+            LABELS.repeat(n, 1),
+            Optimised(masks[:n], terms),
+            masks[:n],
+            "noise",
+        )
+        return [dict(frame.numbers) for frame in frames]
+
+    (alone,) = numbers(classifier, 1)
+    assert numbers(classifier, 2) == [pytest.approx(alone)] * 2
+    awake = nn.Sequential(nn.Dropout(0.9), classifier)
+    awake.mean = classifier.mean
+    assert numbers(awake, 1) == [pytest.approx(alone)]
+    assert awake.training
+
+
 def test_fine_tuning_follows_the_weights_and_spares_the_network() -> None:
     torch.manual_seed(0)
     train = Scenes("train", 16)
@@ -289,6 +320,8 @@ def test_fine_tuning_follows_the_weights_and_spares_the_network() -> None:
         on_progress=seen.append,
     )
 
+    assert classifier.training
+    assert all(p.requires_grad for p in classifier.parameters())
     assert seen == list(range(1, 21))
     area = {
         when: float(o.terms["target_area"].mean())

@@ -83,7 +83,7 @@ def explanations(images: torch.Tensor) -> Callable[[int], object]:
         image = images[i // 2 % len(images)][None]
         if i % 2 == 0:
             return pair.explain(image)
-        targets = (pair.predict(image) >= 0.5).float()
+        targets = pair.found(image).float()
         return grad_cam(pair.classifier, image, targets)
 
     return explain

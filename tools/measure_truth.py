@@ -24,6 +24,7 @@ from explainer.data import Batch, collate
 from explainer.files import write_json
 from explainer.losses import explainer_loss
 from explainer.presets import get_preset
+from explainer.streams import generator
 
 RESULTS = Path(__file__).parents[1] / "book" / "results"
 
@@ -78,7 +79,7 @@ def measure(preset_name: str, root: Path | None, limit: int) -> Any:
                 preset.weights,
                 fill=preset.fill,
                 # The same noise behind every kind of mask.
-                generator=torch.Generator().manual_seed(index),
+                generator=generator(0, index, "noise"),
             )
             row = {k: float(v) for k, v in loss.terms.items()}
             row["total"] = float(loss.total)

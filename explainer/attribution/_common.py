@@ -1,37 +1,12 @@
 """What several attribution methods share."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from explainer.classifiers import evaluating as evaluating
 from explainer.errors import UnknownNameError
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Hold a network in eval mode, without gradients to its parameters.
-
-    On leaving, also by an exception, every module gets back the mode it was
-    in and every parameter its ``requires_grad``. Gradients to the input
-    still flow.
-    """
-    modes = [(module, module.training) for module in network.modules()]
-    flags = [(p, p.requires_grad) for p in network.parameters()]
-    try:
-        # Module by module: eval() may be overridden, and its way back,
-        # train(), would wake modules that were asleep before.
-        for module, _ in modes:
-            module.training = False
-        for parameter, _ in flags:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
 
 
 def seeded(generator: torch.Generator | None) -> torch.Generator:
