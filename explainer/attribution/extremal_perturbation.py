@@ -238,7 +238,8 @@ def _optimise(
     progress: bool,
 ) -> Tensor:
     """Ascend Phi - lambda R_a from cells ``(N, h, w)``; return the masks."""
-    height, width = size = pyramids.shape[-2:]
+    height, width = pyramids.shape[-2:]
+    size = (height, width)
     top, left = margin = [
         round(variant.margin * max(0, sigma - 0.5) * pixels / n)
         for pixels, n in zip(size, cells.shape[-2:], strict=True)
