@@ -410,7 +410,7 @@ def igos(
     adds up; and the search judges by scores along the path, on images with
     new noise each time, so that F may rise. ``variant="khorram"`` does so
     too. Ours weighs by ``exp(-d^2 / sigma^2)`` of colours in [0, 1], which
-    for the same mask is 4 to 200 times weaker, and has no other variation;
+    makes it far weaker for the same mask, and has no other variation;
     an outline costs on any grid what it does on 28 x 28; the search judges
     F without noise, so that F falls at every accepted step.
 

@@ -49,7 +49,13 @@ from explainer.reproduce import (
     table_seconds,
     training_seconds,
 )
-from explainer.scoreboard import CONTROLS, DEAR, methods_named, options_of
+from explainer.scoreboard import (
+    CONTROLS,
+    DEAR,
+    VARIANTS,
+    methods_named,
+    options_of,
+)
 from explainer.selection import Settings, select
 from explainer.tables import (
     class_score_table,
@@ -89,12 +95,17 @@ class Experiment:
 
     @property
     def scored(self) -> list[str]:
-        """The methods of the class-score table: all but the controls.
+        """The methods of the class-score table.
 
-        A trial leaves out those that pay for each class anew; that they run
-        shows on the scoreboard.
+        Controls and public variants stand on the scoreboard alone. So, in a
+        trial, do the methods that pay for each class anew: that they run is
+        seen there.
         """
-        left_out = (*CONTROLS, *(DEAR if self.budget == "trial" else ()))
+        left_out = (
+            *CONTROLS,
+            *VARIANTS,
+            *(DEAR if self.budget == "trial" else ()),
+        )
         return [m for m in self.methods if m not in left_out]
 
     def split(self, name: str, download: bool = False) -> LabelledImages:
