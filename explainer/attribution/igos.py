@@ -30,7 +30,6 @@ CELLS = 28
 
 ALPHA = 1000.0
 ALPHA_DECAY = 0.2
-ALPHA_LEAST = 0.1
 ARMIJO = 1e-4
 SIGNS = (1.0, -1.0, 1.0, -1.0)
 
@@ -90,11 +89,20 @@ class Variant:
         Whether the line search judges by scores that are averaged along the
         path, on noisy images drawn for each step that it tries; otherwise
         by F itself.
+    least:
+        Below this length of a step the line search gives up: ours at 0.1,
+        which moves no cell visibly.
+    insists:
+        Whether a step that short is then taken all the same; otherwise the
+        masks stay put. Short as it is, the final scaling can make a whole
+        mask of what it moves.
     """
 
     variation: Callable[[Tensor, Tensor, Tensor, Tensor | float], Tensor]
     share: float
     noisy: bool
+    least: float
+    insists: bool
 
 
 def _by_outline(
@@ -114,8 +122,12 @@ def _by_neighbours(
 
 
 VARIANTS = {
-    "ours": Variant(_by_outline, share=1.0, noisy=False),
-    "khorram": Variant(_by_neighbours, share=0.5, noisy=True),
+    "ours": Variant(
+        _by_outline, share=1.0, noisy=False, least=0.1, insists=False
+    ),
+    "khorram": Variant(
+        _by_neighbours, share=0.5, noisy=True, least=1e-5, insists=True
+    ),
 }
 """Ours, and the code of iGOS++'s authors, Khorram, Lawson and Fuxin, a copy
 of which Stalder et al. ran."""
@@ -248,17 +260,18 @@ def _line_search(
     values: Tensor,
     direction: Tensor,
     judge: Judge,
+    variant: Variant,
 ) -> tuple[Tensor, Tensor]:
     """Step down from masks, each item by the longest step that is accepted.
 
     ``judge`` maps an objective and masks to ``(N,)``, and ``values`` are
-    what it says of the masks. Returns the new masks and their values; an
-    item for which no step down to ``ALPHA_LEAST`` will do stays put.
+    what it says of the masks. Returns the new masks and their values; what
+    becomes of an item for which no step will do is the variant's.
     """
     masks, values = masks.clone(), values.clone()
     pending = torch.arange(len(masks), device=masks.device)
     alpha = ALPHA
-    while len(pending) and alpha >= ALPHA_LEAST:
+    while len(pending) and alpha >= variant.least:
         old = masks[pending]
         new = (old - alpha * direction[pending]).clamp(0, 1)
         asked = ARMIJO * (direction[pending] * (old - new)).sum((1, 2, 3))
@@ -268,6 +281,9 @@ def _line_search(
         values[pending[accepted]] = found[accepted]
         pending = pending[~accepted]
         alpha *= ALPHA_DECAY
+    if variant.insists:
+        short = masks[pending] - alpha * direction[pending]
+        masks[pending] = short.clamp(0, 1)
     return masks, values
 
 
@@ -311,7 +327,7 @@ def _optimise(
                 judge = noisily(_spawned(generator))
                 values = judge(objective, masks)
             masks, values = _line_search(
-                objective, masks, values, direction, judge
+                objective, masks, values, direction, judge, objective.variant
             )
             history.append(values)
     return masks, torch.stack(history)
@@ -408,22 +424,21 @@ def igos(
     colours, adds an unweighted one of the cells, and averages the two; it
     halves the scores' gradient, but not the scores that its line search
     adds up; and the search judges by scores along the path, on images with
-    new noise each time, so that F may rise. ``variant="khorram"`` does so
-    too. Ours weighs by ``exp(-d^2 / sigma^2)`` of colours in [0, 1], which
-    makes it far weaker for the same mask, and has no other variation;
-    an outline costs on any grid what it does on 28 x 28; the search judges
-    F without noise, so that F falls at every accepted step.
+    new noise each time, so that F may rise; below 1e-5 it takes the step,
+    accepted or not. ``variant="khorram"`` does so too. Ours weighs by
+    ``exp(-d^2 / sigma^2)`` of colours in [0, 1], which makes it far weaker
+    for the same mask, and has no other variation; an outline costs on any
+    grid what it does on 28 x 28; the search judges
+    F without noise, so that F falls at every accepted step, and gives up
+    below 0.1, for a shorter one moves no cell visibly.
 
     Departures of both: the line search asks for a decrease in proportion to
-    the step as clipped to [0, 1], and gives up below 0.1, for a shorter
-    step moves no cell visibly, where theirs goes down to 1e-5 and then
-    takes it. An item for which no step is accepted stays put. Cells are
-    interpolated from their centres, after the product, where theirs lie on
-    the image's border and the scores multiply the pixels; the noise is the
-    same for the four scores. Down the image theirs averages colours before
-    it squares a difference; ours never does. The baseline is a blur with a
-    standard deviation of a twelfth of the width, theirs a nearly flat one
-    over 51 pixels of 224.
+    the step as clipped to [0, 1]. Cells are interpolated from their centres,
+    after the product, where theirs lie on the image's border and the scores
+    multiply the pixels; the noise is the same for the four scores. Down the
+    image theirs averages colours before it squares a difference; ours never
+    does. The baseline is a blur with a standard deviation of a twelfth of
+    the width, theirs a nearly flat one over 51 pixels of 224.
     """
     if variant not in VARIANTS:
         raise UnknownNameError("variant of iGOS++", variant, VARIANTS)

@@ -279,7 +279,9 @@ def test_the_line_search_finds_a_step_for_each_item():
     direction = 2 * k[:, None, None, None] * (masks - 0.5)
     direction[3] *= -1  # uphill: no step will do
     values = Bowls(k)(masks)
-    new, found = _line_search(Bowls(k), masks, values, direction, _quietly)
+    new, found = _line_search(
+        Bowls(k), masks, values, direction, _quietly, VARIANTS["ours"]
+    )
     torch.testing.assert_close(found, Bowls(k)(new))
     assert (found[:3] < values[:3]).all()
     assert torch.equal(new[3], masks[3])
@@ -290,6 +292,19 @@ def test_the_line_search_finds_a_step_for_each_item():
     assert new[0, 0, 0, 0].item() == pytest.approx(first)
     second = 0.75 - ALPHA * ALPHA_DECAY**3 * 0.2 * 0.25
     assert new[1, 0, 0, 0].item() == pytest.approx(second)
+
+
+def test_the_public_search_takes_a_last_step_accepted_or_not():
+    """1000 * 0.2^12 is the first below 1e-5."""
+    masks = torch.full((1, 2, 1, 1), 0.75)
+    bowl, uphill = Bowls(torch.ones(1)), torch.full_like(masks, -0.5)
+    new, _ = _line_search(
+        bowl, masks, bowl(masks), uphill, _quietly, VARIANTS["khorram"]
+    )
+    last = 1000 * 0.2**12
+    assert 0 < last < 1e-5
+    torch.testing.assert_close(new - masks, -last * uphill, atol=1e-7, rtol=0)
+    assert (new > masks).all()
 
 
 def test_the_objective_falls_along_every_accepted_step(objective):
