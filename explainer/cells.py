@@ -9,7 +9,7 @@ from typing import Any
 
 from explainer.attribution import PAPER_METHODS
 from explainer.class_scores import diagonal_and_rest
-from explainer.display import METHOD_TITLES, Table, table
+from explainer.display import PAPER_TITLES, Table, table
 from explainer.tables import HEADINGS, percent, rank
 
 NOT_RUN, NOT_AVAILABLE = "not run", "not available"
@@ -78,7 +78,7 @@ def diagonals(paper: Content, notebook: Content, ours: Content) -> Table:
         found = [
             _scores(content, method) for content in (paper, notebook, ours)
         ]
-        rows[METHOD_TITLES[method]] = _cells(
+        rows[PAPER_TITLES[method]] = _cells(
             None
             if scores is None
             else " and ".join(map(percent, diagonal_and_rest(scores)))
@@ -102,7 +102,7 @@ def score_cells(experiment: str, known: Content, ours: Content) -> Table:
                 find(theirs, "notebook"),
                 find(ours, method, metric),
             )
-            rows[f"{METHOD_TITLES[method]}, {HEADINGS[metric]}"] = _cells(
+            rows[f"{PAPER_TITLES[method]}, {HEADINGS[metric]}"] = _cells(
                 None if value is None else f"{value:.3f}" for value in values
             )
     return table(SOURCES, rows)

@@ -7,10 +7,20 @@ Budgets are those a 2-core machine can pay; the authors' are in
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from explainer.attribution import METHODS, PAPER_METHODS, get_method
+from explainer.attribution import METHODS, PAPER_METHODS
 from explainer.checkpoints import CheckpointError, load_explainer
 from explainer.contenders import Contender
-from explainer.errors import UserError
+from explainer.errors import UnknownNameError, UserError
+
+VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "extremal_perturbation_torchray": (
+        "extremal_perturbation",
+        {"variant": "torchray"},
+    ),
+    "igos_khorram": ("igos", {"variant": "khorram"}),
+}
+"""The rows that run a method as its authors' public code does, where ours
+departs from it: by name, the method and the option. They have its budget."""
 
 CONTROLS = ("zero", "half", "one", "ellipse", "ground_truth")
 
@@ -67,36 +77,42 @@ CHOSEN: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 found (``tools/search_rivals.py``; ``book/results/rivals_search_*.json``). A
 preset that is not here has not been searched: defaults run."""
 
-DEAR = ("extremal_perturbation", "igos")
-"""The two dearest methods: they optimise masks for every image and class."""
+DEAR = ("extremal_perturbation", "igos", *VARIANTS)
+"""The dearest methods: they optimise masks for every image and class."""
 
 LIMIT: Mapping[str, Mapping[str, int]] = {
     "scenes": dict.fromkeys(DEAR, 100),
-    "animals": dict.fromkeys(DEAR, 40),
+    "animals": dict.fromkeys(DEAR, 40) | dict.fromkeys(VARIANTS, 20),
     # As many as are segmented, for the class scores too.
     "voc2007-vgg16": dict.fromkeys(DEAR, 210),
     "voc2007-resnet50": dict.fromkeys(DEAR, 210),
     "coco2014-vgg16": dict.fromkeys(DEAR, 200),
     "coco2014-resnet50": dict.fromkeys(DEAR, 200),
 }
-"""By preset: how many images the two dearest methods are measured on."""
+"""By preset: how many images the dearest methods are measured on."""
 
 
 def options_of(
     name: str, preset: str, budget: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Return a method's chosen settings and its share of a budget."""
+    """Return a row's own and chosen settings and its share of a budget."""
+    method, own = VARIANTS.get(name, (name, {}))
     chosen = CHOSEN.get(preset, {}).get(name, {})
-    return {**chosen, **budget.get(name, {})}
+    return {**own, **chosen, **budget.get(method, {})}
 
 
 def methods_named(asked: Sequence[str]) -> list[str]:
-    """Return the methods asked for; "all" are the paper's and controls."""
+    """Return the rows asked for.
+
+    "all" are the paper's methods, their public variants, and the controls.
+    """
     names = [n.strip() for n in asked if n.strip()]
     if "all" in names:
-        return [*PAPER_METHODS, *CONTROLS]
+        return [*PAPER_METHODS, *VARIANTS, *CONTROLS]
+    known = [*METHODS, *VARIANTS]
     for name in names:
-        get_method(name)
+        if name not in known:
+            raise UnknownNameError("attribution method", name, known)
     return names
 
 
@@ -128,7 +144,8 @@ def contenders(
                     f"pass it with --{name}, or leave the method out"
                 ) from error
             options["network"] = network.to(device)
+        method, _ = VARIANTS.get(name, (name, {}))
         rows[name] = Contender(
-            METHODS[name], options, limit=LIMIT.get(preset, {}).get(name)
+            METHODS[method], options, limit=LIMIT.get(preset, {}).get(name)
         )
     return rows

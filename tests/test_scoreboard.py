@@ -9,6 +9,7 @@ import torch
 from explainer.attribution import METHODS, PAPER_METHODS
 from explainer.checkpoints import save_weights
 from explainer.classifiers import small_cnn
+from explainer.contenders import describe_row
 from explainer.errors import UserError
 from explainer.model import build_explainer
 from explainer.presets import PRESETS
@@ -19,6 +20,7 @@ from explainer.scoreboard import (
     CONTROLS,
     FULL_BUDGET,
     LIMIT,
+    VARIANTS,
     contenders,
     options_of,
 )
@@ -52,9 +54,11 @@ def test_all_is_the_papers_and_the_controls(network: str) -> None:
         explainer=network,
         rtis=network,
     )
-    assert list(rows) == [*PAPER_METHODS, *CONTROLS]
+    assert list(rows) == [*PAPER_METHODS, *VARIANTS, *CONTROLS]
     for name, row in rows.items():
-        assert row.method is METHODS[name]
+        method, own = VARIANTS.get(name, (name, {}))
+        assert row.method is METHODS[method]
+        assert own.items() <= row.options.items()
     assert rows["rise"].options == BUDGET["rise"]
     for name in ("explainer", "rtis"):
         masks = rows[name].method(
@@ -99,15 +103,34 @@ def test_chosen_settings_and_limits_come_with_the_preset(
     assert options_of("igos", "bees", FULL_BUDGET) == FULL_BUDGET["igos"]
 
 
+def test_a_public_variant_has_the_budget_but_not_the_choice_of_ours() -> None:
+    rows = contenders(VARIANTS, preset="scenes", classes=CLASSES)
+    for name, row in rows.items():
+        method, own = VARIANTS[name]
+        assert row.options == {**own, **BUDGET[method]}
+        assert own
+        assert CHOSEN["scenes"][method]
+        assert describe_row(row)["options"]["variant"] == own["variant"]
+        assert row.limit == 100
+    rows = contenders(VARIANTS, preset="animals", classes=CLASSES)
+    assert [row.limit for row in rows.values()] == [20, 20]
+    assert LIMIT["animals"]["igos"] == 40
+
+
 def test_every_option_is_one_of_its_method() -> None:
     for table in (*BUDGETS.values(), *CHOSEN.values()):
         for name, options in table.items():
-            assert set(options) <= set(signature(METHODS[name]).parameters)
+            method, _ = VARIANTS.get(name, (name, {}))
+            assert set(options) <= set(signature(METHODS[method]).parameters)
+    for method, options in VARIANTS.values():
+        assert set(options) <= set(signature(METHODS[method]).parameters)
     assert {*CHOSEN, *LIMIT} <= set(PRESETS)
 
 
 def test_unknown_method_lists_the_known() -> None:
-    with pytest.raises(UserError, match="'lime'; known: explainer, grad_cam"):
+    with pytest.raises(
+        UserError, match=r"'lime'; known: expl.*, igos_khorram"
+    ):
         contenders(["zero", "lime"], preset="none", classes=CLASSES)
 
 

@@ -101,8 +101,8 @@ def test_a_search_shows_the_choice_and_not_the_best_of_one_metric() -> None:
     assert shown.rows["RISE"] == [
         "0.10 → 0.30", "0.80 → 0.80", "0.20 → 0.20", 3, 12, "cells 5, p 0.1"
     ]  # fmt: skip
-    assert shown.rows["iGOS++"][0] == "0.20 → 0.20"
-    assert shown.rows["iGOS++"][4:] == [30, "the defaults"]
+    assert shown.rows["iGOS++ (ours)"][0] == "0.20 → 0.20"
+    assert shown.rows["iGOS++ (ours)"][4:] == [30, "the defaults"]
 
 
 def test_what_is_undefined_on_every_image_says_so() -> None:
