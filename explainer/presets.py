@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from explainer.attribution.rtis import RTISWeights, rtis_loss
-from explainer.card import command_line, environment
 from explainer.checkpoints import (
     load_classifier,
     load_explainer,
@@ -29,6 +28,7 @@ from explainer.errors import UnknownNameError
 from explainer.files import read_json, sha256, write_atomically, write_json
 from explainer.losses import LossWeights, classification_loss
 from explainer.model import build_explainer, start_from
+from explainer.provenance import command_line, environment
 from explainer.training import (
     MaskedInputs,
     Run,

@@ -24,12 +24,12 @@ from explainer.data.shapes import CLASSES as SCENE_CLASSES
 from explainer.data.voc import ARCHIVES as VOC_ARCHIVES
 from explainer.data.voc import VOC_CLASSES
 from explainer.errors import UserError
+from explainer.evaluation.scoreboard import VARIANTS
 from explainer.files import read_json, write_json
 from explainer.losses import classification_loss, explainer_loss
 from explainer.metrics import THRESHOLDS
 from explainer.model import build_explainer
 from explainer.presets import PRESETS, Preset
-from explainer.scoreboard import VARIANTS
 
 PAPER_TABLE = ("bottle", "car", "cat", "dog", "person")
 """The classes of the paper's class-score table, which COCO has, too."""

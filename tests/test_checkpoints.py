@@ -26,13 +26,13 @@ from explainer.checkpoints import (
     shipped,
 )
 from explainer.classifiers import frozen, small_cnn
-from explainer.contenders import Contender
 from explainer.data import Scenes
 from explainer.errors import UserError
 from explainer.evaluation import evaluate
+from explainer.evaluation.images import Settings
+from explainer.evaluation.methods import Contender
 from explainer.files import sha256, write_json
 from explainer.model import build_explainer
-from explainer.selection import Settings
 
 CLASSES = ("ant", "bee", "cow")
 CLASSIFIER = {

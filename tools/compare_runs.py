@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from explainer.attribution import METHODS
-from explainer.card import command_line, environment
 from explainer.checkpoints import load_classifier, load_explainer
-from explainer.contenders import Contender
 from explainer.errors import UserError
 from explainer.evaluation import evaluate
+from explainer.evaluation.images import Settings
+from explainer.evaluation.methods import Contender
 from explainer.files import write_json
 from explainer.presets import get_preset
-from explainer.selection import Settings
+from explainer.provenance import command_line, environment
 
 KEPT = ("iou_50", "iou", "mae", "accuracy", "saliency")
 

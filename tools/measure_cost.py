@@ -19,13 +19,13 @@ from pathlib import Path
 import torch
 
 from explainer.attribution import PAPER_METHODS
-from explainer.card import command_line, describe, environment
 from explainer.checkpoints import load_classifier
-from explainer.cost import Setting, along, measure
 from explainer.data import collate
+from explainer.evaluation.cost import Setting, along, measure
+from explainer.evaluation.scoreboard import contenders
 from explainer.files import write_json
 from explainer.presets import get_preset
-from explainer.scoreboard import contenders
+from explainer.provenance import command_line, describe, environment
 
 RESULTS = Path(__file__).parents[1] / "book" / "results"
 

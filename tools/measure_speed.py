@@ -21,13 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from explainer.attribution import PAPER_METHODS
-from explainer.card import command_line, describe, environment
 from explainer.checkpoints import load_classifier
-from explainer.contenders import Contender, attribute
 from explainer.data import Batch, collate
+from explainer.evaluation.methods import Contender, attribute
+from explainer.evaluation.scoreboard import contenders
 from explainer.files import write_json
 from explainer.presets import get_preset
-from explainer.scoreboard import contenders
+from explainer.provenance import command_line, describe, environment
 
 RESULTS = Path(__file__).parents[1] / "book" / "results"
 

@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from explainer.card import command_line, environment
 from explainer.checkpoints import load
 from explainer.data import Batch, collate
 from explainer.files import write_json
 from explainer.losses import explainer_loss
 from explainer.presets import get_preset
+from explainer.provenance import command_line, environment
 from explainer.streams import generator
 
 RESULTS = Path(__file__).parents[1] / "book" / "results"

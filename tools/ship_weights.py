@@ -33,12 +33,12 @@ from explainer.checkpoints import (
     read_weights,
     save_weights,
 )
-from explainer.contenders import Contender
 from explainer.evaluation import evaluate
+from explainer.evaluation.images import Settings
+from explainer.evaluation.methods import Contender
 from explainer.files import sha256, write_json
 from explainer.losses import classification_loss
 from explainer.presets import Preset, get_preset
-from explainer.selection import Settings
 from explainer.training import mean_average_precision, predict
 
 WEIGHTS = Path(__file__).parents[1] / "explainer" / "weights"

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from explainer.attribution._common import evaluating, final_scaling
+from explainer.attribution.common import evaluating, final_scaling
 from explainer.errors import UnknownNameError
 from explainer.masks import gaussian_blur
 
@@ -339,7 +339,7 @@ def extremal_perturbation(
         Levels of blur from 0 to ``max_blur``, at least 2.
     scaling, power:
         How the map becomes a mask, see
-        :func:`~explainer.attribution._common.final_scaling`.
+        :func:`~explainer.attribution.common.final_scaling`.
     batch_size:
         Masks (image x class x area) optimised together: bounds memory,
         changes no result.

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from explainer.attribution._common import (
+from explainer.attribution.common import (
     channels_last,
     evaluating,
     final_scaling,
@@ -390,7 +390,7 @@ def igos(
         normalised images (ImageNet's for a module that does not tell).
     scaling, power:
         How the map becomes a mask, see
-        :func:`~explainer.attribution._common.final_scaling`.
+        :func:`~explainer.attribution.common.final_scaling`.
     batch_size:
         Pairs of an image and a class that are optimised together; the
         classifier sees four times as many images at once. It bounds the

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from explainer.ablation import Ablation, ablate, short_training
 from explainer.checkpoints import load_classifier
 from explainer.cli.options import (
     ClassifierAt,
@@ -19,7 +18,8 @@ from explainer.cli.options import (
     score_cell,
 )
 from explainer.errors import UnknownNameError, UserError
-from explainer.variants import VARIANTS
+from explainer.evaluation.ablation import Ablation, ablate, short_training
+from explainer.evaluation.variants import VARIANTS
 
 VALIDATED = 100
 """Images of a validation, which here only tells how a run is going."""

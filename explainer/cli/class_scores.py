@@ -6,8 +6,6 @@ from typing import Annotated
 import typer
 
 from explainer.checkpoints import load_classifier
-from explainer.class_score_tables import class_score_tables
-from explainer.class_scores import diagonal_and_rest
 from explainer.cli.options import (
     Budget,
     ClassifierAt,
@@ -31,7 +29,9 @@ from explainer.cli.options import (
     fill_named,
     score_cell,
 )
-from explainer.scoreboard import contenders
+from explainer.evaluation.class_score_tables import class_score_tables
+from explainer.evaluation.class_scores import diagonal_and_rest
+from explainer.evaluation.scoreboard import contenders
 
 
 def class_scores_command(

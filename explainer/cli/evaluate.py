@@ -32,8 +32,8 @@ from explainer.cli.options import (
 from explainer.data import First
 from explainer.errors import UserError
 from explainer.evaluation import evaluate
-from explainer.scoreboard import contenders
-from explainer.selection import Settings
+from explainer.evaluation.images import Settings
+from explainer.evaluation.scoreboard import contenders
 from explainer.training import mean_average_precision, predict
 
 

@@ -11,9 +11,9 @@ import typer
 from explainer.classifiers import Frozen
 from explainer.data import LabelledImages
 from explainer.errors import UnknownNameError, UserError
+from explainer.evaluation.scoreboard import BUDGETS
 from explainer.masks import FILLS
 from explainer.presets import PRESETS, Preset, get_preset
-from explainer.scoreboard import BUDGETS
 
 PRECISIONS = ("no", "bf16", "fp16")
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 from torchmetrics.functional.classification import binary_average_precision
 
-from explainer.card import describe
 from explainer.classifiers import frozen
 from explainer.data import Batch, LabelledImages, all_labels
 from explainer.losses import (
@@ -25,6 +24,7 @@ from explainer.losses import (
 )
 from explainer.masks import composite, make_fill, random_masks
 from explainer.model import layout_of
+from explainer.provenance import describe
 from explainer.streams import Streams, uniform
 from explainer.training.loop import (
     History,

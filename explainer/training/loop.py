@@ -29,7 +29,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 from tqdm.auto import tqdm
 
-from explainer.card import environment
 from explainer.checkpoints import (
     CheckpointError,
     read_weights,
@@ -41,6 +40,7 @@ from explainer.errors import UserError
 from explainer.files import read_json, sha256, write_atomically, write_json
 from explainer.losses import Loss
 from explainer.model import layout_of
+from explainer.provenance import environment
 from explainer.streams import Streams, generator, per_image
 
 History = list[dict[str, float]]

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from explainer.attribution import METHODS, PAPER_METHODS, get_method
-from explainer.attribution._common import evaluating
+from explainer.attribution.common import evaluating
 from explainer.classifiers import Classifier, frozen
-from explainer.scoreboard import VARIANTS
+from explainer.evaluation.scoreboard import VARIANTS
 
 N_CLASSES = 4
 SIZE = 24

@@ -17,9 +17,15 @@ from typer.testing import CliRunner
 from explainer.attribution import METHODS, PAPER_METHODS
 from explainer.classifiers import frozen, small_cnn
 from explainer.cli import app
-from explainer.cost import counted_passes
 from explainer.data.voc import ARCHIVES
 from explainer.errors import UserError
+from explainer.evaluation.cost import counted_passes
+from explainer.evaluation.scoreboard import (
+    BUDGETS,
+    CONTROLS,
+    VARIANTS,
+    options_of,
+)
 from explainer.presets import PRESETS
 from explainer.reproduce import (
     PAPER_TABLE,
@@ -29,7 +35,6 @@ from explainer.reproduce import (
     preset_of,
     table_classes,
 )
-from explainer.scoreboard import BUDGETS, CONTROLS, VARIANTS, options_of
 
 STEPS = 8
 FILES = (
