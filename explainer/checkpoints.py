@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from explainer.classifiers import (
     Frozen,
     build_classifier,
+    evaluating,
+    found,
     frozen,
     probabilities,
 )
@@ -257,7 +259,8 @@ def load_explainer(
 class Pair:
     """A classifier and the Explainer that was trained for it.
 
-    ``size`` is the height and width both were trained at.
+    ``size`` is the height and width both were trained at. Both answer in
+    eval mode, and are left in the mode they were in.
     """
 
     classifier: Frozen
@@ -268,7 +271,7 @@ class Pair:
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
         """Return probabilities ``(B, C)`` of images ``(B, 3, H, W)``."""
-        return probabilities(self.classifier, self.classifier(images))
+        return probabilities(self.classifier, self._logits(images))
 
     @torch.no_grad()
     def explain(
@@ -277,12 +280,23 @@ class Pair:
         """Return masks ``(B, C, H, W)``, zero outside the target classes.
 
         ``targets`` is ``(B, C)``, 0 or 1; by default the classes that the
-        classifier finds (probability at least 1/2).
+        classifier finds (:func:`~explainer.classifiers.found`).
         """
         if targets is None:
-            targets = (self.predict(images) >= 0.5).float()
-        masks: Tensor = self.network(images).sigmoid()
+            targets = self.found(images).to(images.dtype)
+        with evaluating(self.network):
+            masks: Tensor = self.network(images).sigmoid()
         return masks * targets[:, :, None, None]
+
+    @torch.no_grad()
+    def found(self, images: Tensor) -> Tensor:
+        """Return which classes the classifier finds, ``(B, C)`` bool."""
+        return found(self.classifier, self._logits(images))
+
+    def _logits(self, images: Tensor) -> Tensor:
+        with evaluating(self.classifier):
+            logits: Tensor = self.classifier(images)
+        return logits
 
 
 def load(

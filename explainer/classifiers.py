@@ -5,12 +5,14 @@ that depends on how its network was trained: normalisation, class names,
 multi-label or single-label, and the layer Grad-CAM looks at.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from explainer.errors import UnknownNameError, UserError
@@ -44,6 +46,9 @@ class Classifier(nn.Module):
         Name of the submodule of ``network`` whose output Grad-CAM weighs,
         the last convolutional stage; empty if unknown.
     """
+
+    channels_last = False
+    """Whether the network may be computed in that memory layout."""
 
     mean: Tensor
     std: Tensor
@@ -94,6 +99,46 @@ def probabilities(classifier: nn.Module, logits: Tensor) -> Tensor:
     if getattr(classifier, "multi_label", True):
         return logits.sigmoid()
     return logits.softmax(1)
+
+
+def found(classifier: nn.Module, logits: Tensor) -> Tensor:
+    """Return which classes the classifier finds, ``(B, C)`` bool.
+
+    Multi-label (also for a module that does not tell): every class of
+    probability 1/2 or more, maybe none. Single-label: the likeliest class,
+    whatever its probability, and of equal ones the first. Where logits
+    ``(B, C)`` are NaN nothing is found: a NaN class of a multi-label
+    classifier, any class of an image for a single-label one.
+    """
+    if getattr(classifier, "multi_label", True):
+        return probabilities(classifier, logits) >= 0.5
+    likeliest = F.one_hot(logits.argmax(1), logits.shape[1]) > 0
+    return likeliest & ~logits.isnan().any(1, keepdim=True)
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Hold a network in eval mode, without gradients to its parameters.
+
+    On leaving, also by an exception, every module gets back the mode it was
+    in and every parameter its ``requires_grad``. Gradients to the input
+    still flow.
+    """
+    modes = [(module, module.training) for module in network.modules()]
+    flags = [(p, p.requires_grad) for p in network.parameters()]
+    try:
+        # Module by module: eval() may be overridden, and its way back,
+        # train(), would wake modules that were asleep before.
+        for module, _ in modes:
+            module.training = False
+        for parameter, _ in flags:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
 
 
 class Frozen(nn.Module):
@@ -402,4 +447,6 @@ def build_classifier(
     """
     if name not in CLASSIFIERS:
         raise UnknownNameError("classifier", name, CLASSIFIERS)
-    return CLASSIFIERS[name](classes, initial_weights)
+    classifier = CLASSIFIERS[name](classes, initial_weights)
+    classifier.channels_last = True
+    return classifier

@@ -34,10 +34,11 @@ def _save(image: Tensor, path: Path) -> None:
 def explain_photo(pair: Pair, path: Path, folder: Path) -> dict[str, Any]:
     """Explain one picture.
 
-    Writes ``<stem>_overlay.png`` and, for each class found (probability at
-    least 1/2), ``<stem>_<class>.png`` into ``folder``. The masks are made at
-    the size the pair was trained at and scaled to the picture's; a picture
-    of more than :data:`MAX_DRAWN` pixels is drawn smaller.
+    Writes ``<stem>_overlay.png`` and, for each class that the classifier
+    finds (:func:`~explainer.classifiers.found`), ``<stem>_<class>.png`` into
+    ``folder``. The masks are made at the size the pair was trained at and
+    scaled to the picture's; a picture of more than :data:`MAX_DRAWN` pixels
+    is drawn smaller.
 
     Returns
     -------
@@ -55,8 +56,9 @@ def explain_photo(pair: Pair, path: Path, folder: Path) -> dict[str, Any]:
     picture = load_photo(path, size_within(path, MAX_DRAWN))
     images = load_photo(path, pair.size)[None].to(device)
     before = pair.predict(images)
-    masks = pair.explain(images)
-    found = (before[0] >= 0.5).nonzero()[:, 0].tolist()
+    targets = pair.found(images).to(images)
+    masks = pair.explain(images, targets)
+    found = targets[0].nonzero()[:, 0].tolist()
     record: dict[str, Any] = {
         "photo": str(path),
         "found": [pair.classes[c] for c in found],

@@ -124,6 +124,7 @@ class EncoderDecoder(nn.Module):
         columns (:mod:`explainer.affinity`); 0 leaves them as they are.
     """
 
+    channels_last = True
     mean: Tensor
     std: Tensor
 
@@ -177,6 +178,19 @@ class EncoderDecoder(nn.Module):
         if self.class_activation is not None:
             self.class_activation.eval()
         return self
+
+    @torch.no_grad()
+    def sharpen(self, by: float) -> None:
+        """Multiply all logits, in place.
+
+        Masks are trained soft, for a saturated sigmoid passes no gradient,
+        and may be used sharper than that.
+        """
+        self.sharpness *= by  # the decoder's factor alone
+        if self.class_activation is not None:
+            last = list(self.class_activation.children())[-1]
+            for parameter in last.parameters():
+                parameter.mul_(by)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return class logits ``(B, C, H, W)``."""
@@ -256,6 +270,7 @@ class DeepLab(nn.Module):
     The paper's Explainer: an ImageNet backbone and a fresh head.
     """
 
+    channels_last = True
     mean: Tensor
     std: Tensor
 
@@ -353,6 +368,18 @@ def build_explainer(
     if name not in NETWORKS:
         raise UnknownNameError("Explainer network", name, NETWORKS)
     return NETWORKS[name](n_classes, **options)
+
+
+def layout_of(module: nn.Module) -> torch.memory_format:
+    """Return the memory layout in which a module is to be computed.
+
+    ``channels_last`` for the networks of this package, which are faster in
+    it. A foreign one may flatten its features with ``view``, which fails
+    there, so it keeps the plain layout.
+    """
+    if getattr(module, "channels_last", False):
+        return torch.channels_last
+    return torch.contiguous_format
 
 
 def start_from(network: nn.Module, classifier: nn.Module) -> nn.Module:

@@ -32,14 +32,14 @@ def generator(seed: int, *path: int | str) -> torch.Generator:
 
 
 def per_image(
-    seed: int, indices: Sequence[int], name: str
+    seed: int, indices: Sequence[int], *path: int | str
 ) -> list[torch.Generator]:
     """Return the generators of images, by their index in the dataset.
 
     What is drawn for an image then depends on ``seed`` and its index, not
     on the images beside it.
     """
-    return [generator(seed, index, name) for index in indices]
+    return [generator(seed, index, *path) for index in indices]
 
 
 def normal(

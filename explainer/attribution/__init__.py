@@ -9,8 +9,9 @@ logits ``(B, C)``; ``targets`` ``(B, C)`` is 1 for the classes to explain and
 0 elsewhere; the masks are ``(B, C, H, W)`` in [0, 1], zero for the other
 classes. A method leaves the classifier (parameters, gradients, buffers, mode,
 hooks) and the global random state as it found them; what is random comes
-from ``generator``, and from a seed of its own without one. ``progress`` shows
-a bar where a method takes its time.
+from ``generator``, and from a seed of its own without one. All images of a
+batch share the draws, so that each gets the mask that it gets alone.
+``progress`` shows a bar where a method takes its time.
 
 ``explainer`` and ``rtis`` need the option ``network``, the trained network;
 ``ground_truth`` needs ``truth``, masks ``(B, C, H, W)``.

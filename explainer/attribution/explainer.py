@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from explainer.attribution._common import evaluating
+from explainer.attribution.common import evaluating
 
 
 def explainer(

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from captum.attr import LayerGradCam
 from torch import Tensor, nn
 
-from explainer.attribution._common import (
+from explainer.attribution.common import (
     evaluating,
     final_scaling,
     occurring,
@@ -74,7 +74,7 @@ def grad_cam(
         convolutional stage.
     scaling, power:
         How the map becomes a mask, see
-        :func:`~explainer.attribution._common.final_scaling`.
+        :func:`~explainer.attribution.common.final_scaling`.
     generator, progress:
         Not used; part of the call shape that all methods share.
 
