@@ -325,10 +325,10 @@ def test_variation_by_hand() -> None:
 
 
 def test_variation_is_cheaper_where_the_image_has_an_edge() -> None:
-    """The mask steps once, in a row of four pixels: 1 / 4 without edges."""
-    mask = torch.tensor([[[[0.0, 0, 1, 1]]]])
-    edge = torch.tensor([0.0, 0, 0.5, 0.5]).expand(1, 3, 1, 4)
-    elsewhere = torch.tensor([0.0, 0.5, 0.5, 0.5]).expand(1, 3, 1, 4)
+    """The mask steps once in each row of four pixels: 1 / 4 without edges."""
+    mask = torch.tensor([0.0, 0, 1, 1]).expand(1, 1, 2, 4)
+    edge = torch.tensor([0.0, 0, 0.5, 0.5]).expand(1, 3, 2, 4)
+    elsewhere = torch.tensor([0.0, 0.5, 0.5, 0.5]).expand(1, 3, 2, 4)
     halving = 2 * math.log(2)  # a step of 1/2 counts one half
     for images, expected in ((edge, 0.125), (elsewhere, 0.25)):
         found = total_variation(mask, "mean", images, halving)
