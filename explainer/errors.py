@@ -1,4 +1,9 @@
-"""The errors that a user can mend."""
+"""The errors that a user can mend, and things by name."""
+
+from collections.abc import Iterable, Mapping
+from typing import NoReturn, TypeVar
+
+T = TypeVar("T")
 
 
 class UserError(Exception):
@@ -9,8 +14,23 @@ class UserError(Exception):
 
 
 class UnknownNameError(UserError, ValueError):
-    """A name that no registry knows; the message lists the known ones."""
+    """A name that nothing has; the message lists the known ones."""
 
-    def __init__(self, what: str, name: str, known: object) -> None:
-        names = ", ".join(str(k) for k in known)  # type: ignore[attr-defined]
-        super().__init__(f"no {what} {name!r}; known: {names}")
+    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"no {what} {name!r}; known: {', '.join(known)}")
+
+
+class Registry(dict[str, T]):
+    """Things by name, a dict that lists what it has for a name it has not.
+
+    ``what`` says what the things are. ``registry[name]`` raises
+    :class:`UnknownNameError` for an unknown name.
+    """
+
+    def __init__(self, what: str, things: Mapping[str, T]) -> None:
+        super().__init__(things)
+        self.what = what
+
+    def __missing__(self, name: str) -> NoReturn:
+        """Raise the error that lists the known names."""
+        raise UnknownNameError(self.what, name, self)

@@ -23,7 +23,7 @@ from explainer.classifiers import (
     lite0_network,
     torchvision_network,
 )
-from explainer.errors import UnknownNameError
+from explainer.errors import Registry
 
 
 def _resize(x: Tensor, size: Sequence[int], corners: bool = False) -> Tensor:
@@ -351,11 +351,14 @@ def deeplabv3_resnet50(
     return DeepLab(n_classes, pretrained_backbone=pretrained_backbone)
 
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    "small": small,
-    "light": light,
-    "deeplabv3_resnet50": deeplabv3_resnet50,
-}
+NETWORKS: Registry[Callable[..., nn.Module]] = Registry(
+    "Explainer network",
+    {
+        "small": small,
+        "light": light,
+        "deeplabv3_resnet50": deeplabv3_resnet50,
+    },
+)
 
 
 def build_explainer(
@@ -365,8 +368,6 @@ def build_explainer(
 
     Raises ValueError for an unknown name.
     """
-    if name not in NETWORKS:
-        raise UnknownNameError("Explainer network", name, NETWORKS)
     return NETWORKS[name](n_classes, **options)
 
 

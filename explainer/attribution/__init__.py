@@ -17,7 +17,7 @@ batch share the draws, so that each gets the mask that it gets alone.
 ``ground_truth`` needs ``truth``, masks ``(B, C, H, W)``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
@@ -38,40 +38,60 @@ from explainer.attribution.gradients import (
 from explainer.attribution.igos import igos
 from explainer.attribution.rise import rise
 from explainer.attribution.rtis import rtis
-from explainer.errors import UnknownNameError
+from explainer.errors import Registry
 
 Method = Callable[..., Tensor]
 
-METHODS: dict[str, Method] = {
-    "explainer": explainer,
-    "grad_cam": grad_cam,
-    "rise": rise,
-    "extremal_perturbation": extremal_perturbation,
-    "igos": igos,
-    "rtis": rtis,
-    "zero": zero,
-    "half": half,
-    "one": one,
-    "ellipse": ellipse,
-    "ground_truth": ground_truth,
-    "input_gradient": input_gradient,
-    "integrated_gradients": integrated_gradients,
-}
+METHODS: Registry[Method] = Registry(
+    "attribution method",
+    {
+        "explainer": explainer,
+        "grad_cam": grad_cam,
+        "rise": rise,
+        "extremal_perturbation": extremal_perturbation,
+        "igos": igos,
+        "rtis": rtis,
+        "zero": zero,
+        "half": half,
+        "one": one,
+        "ellipse": ellipse,
+        "ground_truth": ground_truth,
+        "input_gradient": input_gradient,
+        "integrated_gradients": integrated_gradients,
+    },
+)
 """Every method by name: the paper's six, the controls, two more."""
 
-PAPER_METHODS = (
-    "explainer",
-    "grad_cam",
-    "rise",
-    "extremal_perturbation",
-    "igos",
-    "rtis",
-)
+PAPER_TITLES: Mapping[str, str] = {
+    "explainer": "Explainer",
+    "grad_cam": "Grad-CAM",
+    "rise": "RISE",
+    "extremal_perturbation": "EP",
+    "igos": "iGOS++",
+    "rtis": "RTIS",
+}
+"""What the paper calls the methods that it compares, in its tables' order."""
+
+PAPER_METHODS = tuple(PAPER_TITLES)
 """The methods that the paper compares, in the order of its tables."""
 
+METHOD_TITLES: Mapping[str, str] = {
+    **PAPER_TITLES,
+    "extremal_perturbation": "EP (ours)",
+    "extremal_perturbation_torchray": "EP (TorchRay)",
+    "igos": "iGOS++ (ours)",
+    "igos_khorram": "iGOS++ (Khorram)",
+    "zero": "0 everywhere",
+    "half": "½ everywhere",
+    "one": "1 everywhere",
+    "ellipse": "ellipse",
+    "ground_truth": "truth",
+    "input_gradient": "gradient",
+    "integrated_gradients": "integrated grad.",
+}
+"""What figures and tables call the methods.
 
-def get_method(name: str) -> Method:
-    """Return a method by its name; ValueError lists the known ones."""
-    if name not in METHODS:
-        raise UnknownNameError("attribution method", name, METHODS)
-    return METHODS[name]
+Where ours departs from public code, the title says whose it is. The rows
+named after TorchRay and Khorram run that code's way
+(:data:`explainer.evaluation.methods.PUBLIC_VARIANTS`).
+"""

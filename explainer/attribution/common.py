@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from explainer.classifiers import evaluating as evaluating
-from explainer.errors import UnknownNameError
+from explainer.errors import Registry
 
 
 def seeded(generator: torch.Generator | None) -> torch.Generator:
@@ -47,11 +47,14 @@ def _by_maximum(maps: Tensor) -> Tensor:
     return positive / torch.where(top > 0, top, 1)
 
 
-SCALINGS: dict[str, Callable[[Tensor], Tensor]] = {
-    "min_max": min_max,
-    "max": _by_maximum,
-    "none": lambda maps: maps.clamp(0, 1),
-}
+SCALINGS: Registry[Callable[[Tensor], Tensor]] = Registry(
+    "scaling",
+    {
+        "min_max": min_max,
+        "max": _by_maximum,
+        "none": lambda maps: maps.clamp(0, 1),
+    },
+)
 """The last step of a method, from maps ``(..., H, W)`` to masks in [0, 1]."""
 
 
@@ -65,9 +68,7 @@ def final_scaling(
     what is clipped), and both move the thresholds by which masks are judged.
     Raises ValueError for another name and for a power that is not positive.
     """
-    if scaling not in SCALINGS:
-        raise UnknownNameError("scaling", scaling, SCALINGS)
+    scale = SCALINGS[scaling]
     if not power > 0:
         raise ValueError(f"the power of a mask is positive, not {power}")
-    scale = SCALINGS[scaling]
     return lambda maps: scale(maps) ** power

@@ -7,9 +7,9 @@ what a command of the package would measure is "not run".
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from explainer.attribution import PAPER_METHODS
+from explainer.attribution import PAPER_METHODS, PAPER_TITLES
 from explainer.evaluation.class_scores import diagonal_and_rest
-from explainer.teaching.display import PAPER_TITLES, Table, table
+from explainer.teaching.display import Table, table
 from explainer.teaching.tables import HEADINGS, percent, rank
 
 NOT_RUN, NOT_AVAILABLE = "not run", "not available"

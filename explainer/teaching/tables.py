@@ -5,10 +5,10 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from explainer.attribution import PAPER_METHODS
+from explainer.attribution import METHOD_TITLES, PAPER_METHODS
 from explainer.evaluation.summary import MAIN
 from explainer.files import read_json
-from explainer.teaching.display import METHOD_TITLES, Table, table
+from explainer.teaching.display import Table, table
 
 HEADINGS = {
     "accuracy": "accuracy ↑",

@@ -42,8 +42,8 @@ __all__ = [
     "TrainingError",
     "fit_classifier",
     "fit_explainer",
+    "logits_of",
     "mean_average_precision",
-    "predict",
 ]
 
 
@@ -66,7 +66,7 @@ class MaskedInputs:
 
 
 @torch.no_grad()
-def predict(
+def logits_of(
     classifier: nn.Module,
     data: LabelledImages,
     batch_size: int = 64,
@@ -150,7 +150,7 @@ def fit_classifier(
         return Loss(value, {})
 
     def score(net: nn.Module, device: torch.device) -> dict[str, float]:
-        logits, labels = predict(net, val, device=device)
+        logits, labels = logits_of(net, val, device=device)
         return {"map": mean_average_precision(logits, labels)}
 
     config = {**config, "masked_inputs": asdict(masked_inputs)}
