@@ -8,7 +8,7 @@ import pytest
 import torch
 from traitlets import TraitError
 
-from explainer import app as module
+from explainer.teaching import live as module
 from explainer.classifiers import frozen, small_cnn
 from explainer.data import Scenes, collate
 from explainer.losses import LossWeights
