@@ -5,7 +5,7 @@ that depends on how its network was trained: normalisation, class names,
 multi-label or single-label, and the layer Grad-CAM looks at.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -284,8 +284,30 @@ def small_cnn(
     )
 
 
+def _by_module(state: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Return the tensors of each module, in order, by their local names.
+
+    A local name is the last part of a name: "weight", "running_mean".
+    """
+    modules: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in state.items():
+        module, _, local = name.rpartition(".")
+        modules.setdefault(module, {})[local] = tensor
+    return list(modules.values())
+
+
+def _shapes(modules: list[dict[str, Tensor]]) -> list[dict[str, torch.Size]]:
+    """Return the shapes in the place of the tensors."""
+    return [{k: v.shape for k, v in module.items()} for module in modules]
+
+
 def _load_file(network: nn.Module, path: Path) -> None:
-    """Load weights by order: two libraries name the same tensors apart."""
+    """Load a file of weights into a network that another library may name.
+
+    By name where all names are the network's own. Otherwise modules go by
+    their order, and within a module tensors by their local names, so that a
+    norm's weight and bias, equal in shape, cannot trade places.
+    """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError) as error:
@@ -299,13 +321,19 @@ def _load_file(network: nn.Module, path: Path) -> None:
     if not isinstance(state, dict):
         raise WeightsError(f"{path} holds no plain state dict of tensors")
     own = network.state_dict()
-    theirs = [v for v in state.values() if isinstance(v, Tensor)]
-    if [v.shape for v in own.values()] != [v.shape for v in theirs]:
+    theirs = {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
+    if own.keys() == theirs.keys():
+        theirs = {name: theirs[name] for name in own}
+    ours, given = _by_module(own), _by_module(theirs)
+    if _shapes(ours) != _shapes(given):
         raise WeightsError(
             f"{path} does not fit {type(network).__name__}: the tensors' "
-            "shapes or number differ"
+            "shapes, number or local names (weight, bias, ...) differ"
         )
-    network.load_state_dict(dict(zip(own, theirs, strict=True)))
+    with torch.no_grad():
+        for module, source in zip(ours, given, strict=True):
+            for name, tensor in module.items():
+                tensor.copy_(source[name])
 
 
 def torchvision_network(name: str, **options: Any) -> Any:

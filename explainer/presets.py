@@ -465,7 +465,7 @@ PRESETS: dict[str, Preset] = {
             Stage(0.72, 1_200),
             Stage(1.0, 1_000),
             Stage(1.43, 500),
-            Stage(1.57, 500),
+            Stage(1.57, 1_000),
         ),
         averaged=2,
         sharpen=(1.0, 2.0, 3.0, 4.0, 6.0, 8.0),

@@ -80,7 +80,8 @@ def rise(
     cells:
         A mask is born as a grid of ``cells`` x ``cells``.
     p:
-        The probability that a cell is shown.
+        The probability that a cell is shown, between 0 and 1: masks that
+        hide all or nothing tell nothing.
     score:
         f: the class's probability, or its logit.
     scaling, power:
@@ -110,10 +111,16 @@ def rise(
     Stalder et al., not black; cells measure ceil(H / h) pixels, not the
     floor (:func:`shifted_masks`); the default N is far below the paper's;
     and the last scaling is Stalder et al.'s. Raises ValueError for an
-    unknown ``score`` or ``scaling``.
+    unknown ``score`` or ``scaling``, no masks or cells, and p of 0 or 1.
     """
     if score not in ("probability", "logit"):
         raise ValueError(f"no score {score!r}; known: probability, logit")
+    if not 0 < p < 1:
+        raise ValueError(f"p lies between 0 and 1, and is neither; not {p}")
+    if min(n_masks, cells) < 1:
+        raise ValueError(
+            f"at least one mask and one cell, not {n_masks} and {cells}"
+        )
     scaled = final_scaling(scaling, power)
     height, width = images.shape[-2:]
     # Only these small numbers are drawn ahead; full masks live for a step.

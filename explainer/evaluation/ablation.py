@@ -42,7 +42,7 @@ from explainer.files import (
     write_atomically,
     write_json,
 )
-from explainer.losses import explainer_loss, total_variation
+from explainer.losses import area, explainer_loss, total_variation
 from explainer.masks import (
     complement,
     composite,
@@ -152,9 +152,9 @@ def _scores_of(
             several, table["class_iou"].nanmean(1), torch.nan
         ),
         **{k: table[k] for k in ("mae", "accuracy", "saliency")},
-        "target_area": m.mean((1, 2, 3)),
-        "non_target_area": n.mean((1, 2, 3)),
-        "variation": torch.stack([total_variation(x[None]) for x in m]),
+        "target_area": area(m, "none"),
+        "non_target_area": area(n, "none"),
+        "variation": total_variation(m, "none"),
         "kept": present(composite(images, m, fill)),
         "left": present(composite(images, complement(m), fill)),
     }

@@ -9,7 +9,8 @@ patterns in check well enough to *see* what each weight does, in a second.
 and puts them on a page; :mod:`explainer.teaching.live` does whenever a slider moves.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from tempfile import TemporaryDirectory
@@ -22,20 +23,7 @@ from torch import Tensor, nn
 from explainer.attribution.common import seeded
 from explainer.classifiers import evaluating
 from explainer.data import LabelledImages, Sample
-from explainer.losses import (
-    Loss,
-    LossWeights,
-    classification_loss,
-    negative_entropy,
-    total_variation,
-)
-from explainer.masks import (
-    complement,
-    composite,
-    make_fill,
-    non_target_mask,
-    target_mask,
-)
+from explainer.losses import Loss, LossWeights, explainer_loss
 from explainer.presets import get_preset
 from explainer.training import TrainingConfig, fit_explainer
 
@@ -62,87 +50,6 @@ def weight_presets(own: str = "scenes") -> dict[str, LossWeights]:
         "no smoothness": replace(base, smoothness=0.0),
         "classification only": replace(no_area, entropy=0.0, smoothness=0.0),
     }
-
-
-# --- the loss, image by image ------------------------------------------
-
-
-def _bound(masks: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Return B of ``(N, Z)`` flat masks, each with an a and a b, ``(N,)``.
-
-    By sorting, as the paper writes it (eq. 5 and 6): unlike that of
-    :func:`explainer.losses.area_bound`, the number of pixels that count may
-    differ from mask to mask.
-    """
-    n_pixels = masks.shape[-1]
-    ranked = masks.sort(-1, descending=True).values
-    rank = torch.arange(n_pixels, device=masks.device)
-    q_min = rank < (a * n_pixels).floor()[:, None]
-    q_max = rank < (b * n_pixels).floor()[:, None]
-    return ((1 - ranked) * q_min + ranked * ~q_max).mean(-1)
-
-
-def _moved(images: Tensor, down: int, right: int) -> Tensor:
-    """Move images by pixels; what enters repeats the edge."""
-    pad = max(abs(down), abs(right))
-    height, width = images.shape[-2:]
-    padded = F.pad(images, (pad,) * 4, mode="replicate")
-    top, left = pad - down, pad - right
-    return padded[..., top : top + height, left : left + width]
-
-
-def loss_per_image(
-    classifier: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    class_masks: Tensor,
-    weights: Sequence[LossWeights],
-    fill: str = "mean",
-    generator: torch.Generator | None = None,
-    shift: tuple[int, int] = (0, 0),
-) -> Loss:
-    """Return :func:`explainer.losses.explainer_loss` for each image apart.
-
-    Every image has weights and bounds of its own, so that one batch holds
-    one image under many settings. Shapes as there; the total and the terms
-    are ``(B,)``. The classifier sees everything ``shift`` pixels further
-    down and to the right.
-    """
-
-    def each(name: str) -> Tensor:
-        values = [getattr(w, name) for w in weights]
-        # Double, for a and b count pixels: 0.15 Z as Python counts it.
-        return torch.tensor(values, dtype=torch.float64, device=images.device)
-
-    (scale,) = {w.entropy_scale for w in weights}
-    multi_label = getattr(classifier, "multi_label", True)
-    m = target_mask(class_masks, labels)
-    n = non_target_mask(class_masks, labels)
-    background = make_fill(fill, images, classifier, generator)
-    seen = composite(images, m, background)
-    hidden = composite(images, complement(m), background)
-    views = _moved(torch.cat([seen, hidden]), *shift)
-    shown, left = classifier(views).chunk(2)
-
-    which, c = labels.nonzero().T
-    bounds = _bound(
-        class_masks[which, c].flatten(1), each("a")[which], each("b")[which]
-    )
-    terms = {
-        "classification": torch.vmap(
-            lambda z, y: classification_loss(z[None], y[None], multi_label)
-        )(shown, labels),
-        "entropy": torch.vmap(lambda z: negative_entropy(z[None], scale))(
-            left
-        ),
-        "bound": bounds.new_zeros(len(images)).index_add(0, which, bounds),
-        "target_area": m.mean((1, 2, 3)),
-        "non_target_area": n.mean((1, 2, 3)),
-        "smoothness": torch.vmap(lambda z: total_variation(z[None]))(m)
-        + torch.vmap(lambda z: total_variation(z[None]))(n),
-    }
-    total = torch.stack([each(k).float() * v for k, v in terms.items()])
-    return Loss(total.sum(0), terms)
 
 
 # --- a mask for one image ----------------------------------------------
@@ -226,7 +133,7 @@ def optimise_mask(
                     classifier,
                     images[part],
                     labels[part],
-                    weights[part],
+                    LossWeights.stack(weights[part]),
                     cells,
                     shifts,
                     learning_rate,
@@ -241,11 +148,32 @@ def optimise_mask(
     )
 
 
+def _moved(images: Tensor, down: int, right: int) -> Tensor:
+    """Move images by pixels; what enters repeats the edge."""
+    pad = max(abs(down), abs(right))
+    height, width = images.shape[-2:]
+    padded = F.pad(images, (pad,) * 4, mode="replicate")
+    top, left = pad - down, pad - right
+    return padded[..., top : top + height, left : left + width]
+
+
+@contextmanager
+def _moving(classifier: nn.Module, down: int, right: int) -> Iterator[None]:
+    """Let a classifier see everything some pixels down and to the right."""
+    hook = classifier.register_forward_pre_hook(
+        lambda _, seen: _moved(seen[0], down, right)
+    )
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 def _optimise(
     classifier: nn.Module,
     images: Tensor,
     labels: Tensor,
-    weights: Sequence[LossWeights],
+    weights: LossWeights,
     cells: int,
     shifts: Sequence[tuple[int, int]],
     learning_rate: float,
@@ -264,8 +192,8 @@ def _optimise(
             logits, size, mode="bicubic", align_corners=False
         ).sigmoid()
 
-    def loss(shift: tuple[int, int]) -> Loss:
-        return loss_per_image(
+    def loss() -> Loss:
+        return explainer_loss(
             classifier,
             images,
             labels,
@@ -273,16 +201,18 @@ def _optimise(
             weights,
             fill,
             generator,
-            shift,
+            reduction="none",
         )
 
     with torch.enable_grad():
         for shift in shifts:
             optimizer.zero_grad()
-            torch.autograd.backward(loss(shift).total.sum())
+            with _moving(classifier, *shift):
+                total = loss().total.sum()
+            torch.autograd.backward(total)
             optimizer.step()
     with torch.no_grad():
-        return Optimised(class_masks(), loss((0, 0)).terms)
+        return Optimised(class_masks(), loss().terms)
 
 
 # --- the network, under other weights ----------------------------------
@@ -342,16 +272,17 @@ def fine_tune(
     def look() -> Optimised:
         with evaluating(copy), torch.no_grad():
             class_masks = copy(images).sigmoid()
-            terms = loss_per_image(
+            loss = explainer_loss(
                 classifier,
                 images,
                 labels,
                 class_masks,
-                [weights] * len(images),
+                weights,
                 fill,
                 torch.Generator(images.device).manual_seed(0),
-            ).terms
-        return Optimised(class_masks, terms)
+                reduction="none",
+            )
+        return Optimised(class_masks, loss.terms)
 
     with evaluating(classifier), TemporaryDirectory() as folder:
         before = look()

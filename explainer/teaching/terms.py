@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from explainer.figures import BRIGHTER, DARKER, STYLE, WIDTH, Picture
+from explainer.losses import area_bound
 from explainer.teaching.pictures import plot
 
 Term = Callable[[Tensor], Tensor]
@@ -117,20 +118,22 @@ def sorted_mask(mask: Tensor, a: float, b: float) -> SortedMask:
 
     The paper's own form of B (eq. 5 and 6), with r the sorted mask:
     q_min is one for the first a Z of the Z pixels, q_max for the first b Z,
-    and zero after that. :func:`explainer.losses.area_bound` finds the same
-    two sums without sorting. ``mask`` is ``(H, W)``.
+    and zero after that. The halves of B are those of
+    :func:`explainer.losses.area_bound`: no mask is too large for b = 1, and
+    none too small for a = 0. ``mask`` is ``(H, W)``.
     """
     r = mask.detach().flatten().sort(descending=True).values
     place = torch.arange(len(r), device=r.device)
     q_min = (place < int(a * len(r))).to(r)
     q_max = (place < int(b * len(r))).to(r)
-    return SortedMask(
-        r,
-        q_min,
-        q_max,
-        float((q_min - r).clamp(min=0).mean()),
-        float((r - q_max).clamp(min=0).mean()),
-    )
+    too_small, too_large = area_bound(
+        r.repeat(2, 1)[:, None, None],
+        r.new_ones(2, 1),
+        torch.tensor([a, 0], dtype=torch.float64),
+        torch.tensor([1, b], dtype=torch.float64),
+        "none",
+    ).tolist()
+    return SortedMask(r, q_min, q_max, too_small, too_large)
 
 
 @matplotlib.rc_context(STYLE)

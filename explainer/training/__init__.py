@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 from torchmetrics.functional.classification import binary_average_precision
 
-from explainer.classifiers import frozen
+from explainer.classifiers import evaluating, frozen
 from explainer.data import Batch, LabelledImages, all_labels
 from explainer.losses import (
     Loss,
@@ -76,17 +76,15 @@ def predict(
 
     On the CPU; ``device`` is where the classifier is.
     """
-    was_training = classifier.training
-    classifier.eval()
     logits, labels = [], []
-    for batch in DataLoader(
-        data,  # type: ignore[arg-type]
-        batch_size,
-        collate_fn=without_masks,
-    ):
-        logits.append(classifier(batch.images.to(device)).cpu())
-        labels.append(batch.labels)
-    classifier.train(was_training)
+    with evaluating(classifier):
+        for batch in DataLoader(
+            data,  # type: ignore[arg-type]
+            batch_size,
+            collate_fn=without_masks,
+        ):
+            logits.append(classifier(batch.images.to(device)).cpu())
+            labels.append(batch.labels)
     return torch.cat(logits), torch.cat(labels)
 
 

@@ -6,19 +6,16 @@ from itertools import product
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from explainer.classifiers import Classifier, frozen, small_cnn
 from explainer.data import Scenes, collate
-from explainer.losses import LossWeights, area_bound, explainer_loss
+from explainer.losses import LossWeights, explainer_loss
 from explainer.model import build_explainer
 from explainer.teaching.playground import (
     Optimised,
-    _bound,
+    _moving,
     fine_tune,
-    loss_per_image,
     optimise_mask,
     weight_presets,
 )
@@ -58,65 +55,41 @@ LABELS = torch.tensor([[1.0, 0.0, 1.0]])
 QUICK = LossWeights(smoothness=0.1, target_area=0.6, b=0.2)
 
 
-def random_case(seed: int, n: int) -> tuple[Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.rand(n, 3, 16, 16, generator=generator)
-    labels = (torch.rand(n, 3, generator=generator) > 0.5).float()
-    class_masks = torch.rand(n, 3, 16, 16, generator=generator)
-    return images, labels, class_masks
-
-
-@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("multi_label", [True, False])
-def test_each_image_has_the_loss_that_it_has_alone(
-    seed: int, multi_label: bool
+def test_terms_are_those_of_the_loss_at_rest(
+    multi_label: bool, image: Tensor
 ) -> None:
     classifier = small_cnn(CLASSES).eval()
     classifier.multi_label = multi_label
-    images, labels, class_masks = random_case(seed, 5)
-    labels[0] = 0
-    labels[1] = 1
-    weights = [
-        LossWeights(2, 1 + i, 3 + i, 0.2, i, 0.5, i / 20, 0.3 + i / 10)
-        for i in range(5)
-    ]
-    loss = loss_per_image(classifier, images, labels, class_masks, weights)
-
+    images, labels = image.repeat(2, 1, 1, 1), LABELS.repeat(2, 1)
+    weights = [QUICK, LossWeights(a=0.2, b=0.6)]
+    masks, terms = optimise_mask(classifier, images, labels, weights, steps=2)
     for i, own in enumerate(weights):
-        part = slice(i, i + 1)
         alone = explainer_loss(
-            classifier, images[part], labels[part], class_masks[part], own
+            classifier, image, LABELS, masks[i : i + 1], own
         )
-        assert torch.allclose(loss.total[i], alone.total, atol=1e-5)
-        assert loss.terms.keys() == alone.terms.keys()
         for name, term in alone.terms.items():
-            assert torch.allclose(loss.terms[name][i], term, atol=1e-6), name
+            assert torch.allclose(terms[name][i], term, atol=1e-6), name
 
 
-def test_weights_of_different_entropies_do_not_mix(
-    classifier: nn.Module,
-) -> None:
-    images, labels, class_masks = random_case(0, 2)
-    weights = [LossWeights(), LossWeights(entropy_scale="undivided")]
+def test_the_classifier_sees_everything_moved_for_a_while() -> None:
+    class Seen(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x
 
-    with pytest.raises(ValueError, match="too many values"):
-        loss_per_image(classifier, images, labels, class_masks, weights)
+    x = torch.arange(12.0).reshape(1, 1, 3, 4)
+    seen = Seen()
+    with _moving(seen, 1, -2):
+        moved = seen(x)
 
-
-@given(
-    a=st.floats(0, 1), b=st.floats(0, 1), seed=st.integers(0, 99),
-    n=st.integers(1, 40),
-)  # fmt: skip
-@settings(max_examples=60, deadline=None)
-def test_bound_by_sorting_is_the_bound_of_the_losses(
-    a: float, b: float, seed: int, n: int
-) -> None:
-    a, b = sorted((a, b))
-    masks = torch.rand(1, n, generator=torch.Generator().manual_seed(seed))
-    expected = area_bound(masks.reshape(1, 1, 1, n), torch.ones(1, 1), a, b)
-
-    ends = (torch.tensor([x], dtype=torch.float64) for x in (a, b))
-    assert torch.allclose(_bound(masks, *ends)[0], expected, atol=1e-6)
+    # Down by one and left by two; the edges repeat.
+    assert moved[0, 0].tolist() == [
+        [2, 3, 3, 3], [2, 3, 3, 3], [6, 7, 7, 7],
+    ]  # fmt: skip
+    assert torch.equal(seen(x), x)
+    with pytest.raises(RuntimeError, match="stop"), _moving(seen, 1, 1):
+        raise RuntimeError("stop")
+    assert torch.equal(seen(x), x)
 
 
 def test_mask_keeps_the_objects_and_leaves_nothing_of_them(
@@ -212,6 +185,7 @@ def test_nothing_is_left_behind(image: Tensor) -> None:
     assert all(p.requires_grad for p in classifier.parameters())
     assert all(p.grad is None for p in classifier.parameters())
     assert not first.class_masks.requires_grad
+    assert not classifier._forward_pre_hooks
 
 
 def test_shifts_come_from_the_generator(

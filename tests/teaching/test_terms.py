@@ -180,6 +180,16 @@ def test_sorting_gives_the_bound_of_the_loss(seed, one, other, side):
     assert found.too_small + found.too_large == pytest.approx(
         expected, abs=1e-5
     )
+    lacks, exceeds = (
+        float(x.clamp(min=0).mean())
+        for x in (found.q_min - found.r, found.r - found.q_max)
+    )
+    assert found.too_small == pytest.approx(lacks, abs=1e-6)
+    assert found.too_large == pytest.approx(exceeds, abs=1e-6)
+    # What is free is zero, not a rounding error of either sign.
+    assert found.too_small == 0 or lacks > 0
+    assert found.too_large == 0 or exceeds > 0
+    assert min(found.too_small, found.too_large) >= 0
 
 
 def test_bounds_write_both_halves_of_b():
