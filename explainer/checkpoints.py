@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from explainer.classifiers import (
     Frozen,
     build_classifier,
+    check_images,
     frozen,
     probabilities,
 )
@@ -213,6 +214,7 @@ def load_classifier(where: Path | str) -> Frozen:
         )
     )
     loaded.config = config  # type: ignore[assignment]
+    loaded.classifier.size = config.get("size")  # type: ignore[assignment]
     return loaded
 
 
@@ -279,6 +281,7 @@ class Pair:
         ``targets`` is ``(B, C)``, 0 or 1; by default the classes that the
         classifier finds (probability at least 1/2).
         """
+        check_images(images)
         if targets is None:
             targets = (self.predict(images) >= 0.5).float()
         masks: Tensor = self.network(images).sigmoid()

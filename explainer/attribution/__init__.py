@@ -7,19 +7,19 @@ One file a method, one call shape for all::
 ``classifier`` is any module that maps images ``(B, 3, H, W)`` in [0, 1] to
 logits ``(B, C)``; ``targets`` ``(B, C)`` is 1 for the classes to explain and
 0 elsewhere; the masks are ``(B, C, H, W)`` in [0, 1], zero for the other
-classes. A method leaves the classifier (parameters, gradients, buffers, mode,
-hooks) and the global random state as it found them; what is random comes
-from ``generator``, and from a seed of its own without one. ``progress`` shows
-a bar where a method takes its time.
+classes. Targets may have fewer columns than there are logits: then they, and
+the masks, are about the first classes only (:func:`explainer.explain` puts
+those first that are asked for, so that a thousand others take no room). A
+method leaves the classifier (parameters, gradients, buffers, mode, hooks)
+and the global random state as it found them; what is random comes from
+``generator``, and from a seed of its own without one. ``progress`` shows a
+bar where a method takes its time.
 
 ``explainer`` and ``rtis`` need the option ``network``, the trained network;
 ``ground_truth`` needs ``truth``, masks ``(B, C, H, W)``.
 """
 
-from collections.abc import Callable
-
-from torch import Tensor
-
+from explainer.attribution._common import Method, guarded
 from explainer.attribution.controls import (
     ellipse,
     ground_truth,
@@ -37,11 +37,11 @@ from explainer.attribution.gradients import (
 from explainer.attribution.igos import igos
 from explainer.attribution.rise import rise
 from explainer.attribution.rtis import rtis
-from explainer.errors import UnknownNameError
+from explainer.errors import Registry
 
-Method = Callable[..., Tensor]
+__all__ = ["METHODS", "PAPER_METHODS", "Method", "get_method", "guarded"]
 
-METHODS: dict[str, Method] = {
+_METHODS: dict[str, Method] = {
     "explainer": explainer,
     "grad_cam": grad_cam,
     "rise": rise,
@@ -56,7 +56,14 @@ METHODS: dict[str, Method] = {
     "input_gradient": input_gradient,
     "integrated_gradients": integrated_gradients,
 }
-"""Every method by name: the paper's six, the controls, two more."""
+METHODS = Registry(
+    "attribution method",
+    {name: guarded(method) for name, method in _METHODS.items()},
+)
+"""Every method by name: the paper's six, the controls, two more.
+
+Each is :func:`~explainer.attribution._common.guarded`.
+"""
 
 PAPER_METHODS = (
     "explainer",
@@ -71,6 +78,4 @@ PAPER_METHODS = (
 
 def get_method(name: str) -> Method:
     """Return a method by its name; ValueError lists the known ones."""
-    if name not in METHODS:
-        raise UnknownNameError("attribution method", name, METHODS)
     return METHODS[name]

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from explainer.attribution._common import evaluating
+from explainer.classifiers import suited
 
 
 def explainer(
@@ -35,5 +36,6 @@ def explainer(
     Masks ``(B, C, H, W)`` in [0, 1].
     """
     with evaluating(network), torch.no_grad():
-        class_masks: Tensor = network(images).sigmoid()
+        logits = network(suited(images, network)).to(images)
+        class_masks: Tensor = logits.sigmoid()
     return class_masks * targets[:, :, None, None]
