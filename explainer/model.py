@@ -23,7 +23,7 @@ from explainer.classifiers import (
     lite0_network,
     torchvision_network,
 )
-from explainer.errors import UnknownNameError
+from explainer.errors import UnknownNameError, UserError
 
 
 def _resize(x: Tensor, size: Sequence[int], corners: bool = False) -> Tensor:
@@ -276,7 +276,16 @@ class DeepLab(nn.Module):
         self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return class logits ``(B, C, H, W)``."""
+        """Return class logits ``(B, C, H, W)``.
+
+        Raises :class:`~explainer.errors.UserError` for one image alone in
+        training: its pooled features leave batch norm nothing to average.
+        """
+        if self.training and len(images) == 1:
+            raise UserError(
+                "DeepLab cannot train on a batch of one image, for batch "
+                "norm needs two; choose a larger batch size, or more images"
+            )
         out: Tensor = self.network((images - self.mean) / self.std)["out"]
         return out
 
@@ -348,11 +357,13 @@ def build_explainer(
 ) -> nn.Module:
     """Build an Explainer network by name.
 
-    Raises ValueError for an unknown name.
+    Its weights have their channels last in memory, which suits
+    convolutions. Raises ValueError for an unknown name.
     """
     if name not in NETWORKS:
         raise UnknownNameError("Explainer network", name, NETWORKS)
-    return NETWORKS[name](n_classes, **options)
+    network = NETWORKS[name](n_classes, **options)
+    return network.to(memory_format=torch.channels_last)
 
 
 def start_from(network: nn.Module, classifier: nn.Module) -> nn.Module:

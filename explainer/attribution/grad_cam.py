@@ -254,7 +254,7 @@ def grad_cam(
                 "another layer="
             )
         _, features = seen[-1]
-        maps = maps_in(features.detach())
+        maps = maps_in(features.detach().to(images))
         for c, rows in occurring(targets):
             (gradient,) = torch.autograd.grad(
                 logits[rows, c].sum(),
@@ -262,7 +262,7 @@ def grad_cam(
                 retain_graph=True,
                 materialize_grads=True,
             )
-            gradients = maps_in(gradient)
+            gradients = maps_in(gradient.to(images))
             if gradient.any() and not gradients.any():
                 raise UserError(
                     "the logits depend on tokens of the layer's output that "
