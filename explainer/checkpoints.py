@@ -21,6 +21,8 @@ from explainer.classifiers import (
     Frozen,
     build_classifier,
     check_images,
+    evaluating,
+    found,
     frozen,
     probabilities,
 )
@@ -259,7 +261,8 @@ def load_explainer(
 class Pair:
     """A classifier and the Explainer that was trained for it.
 
-    ``size`` is the height and width both were trained at.
+    ``size`` is the height and width both were trained at. Both answer in
+    eval mode, and are left in the mode they were in.
     """
 
     classifier: Frozen
@@ -270,7 +273,7 @@ class Pair:
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
         """Return probabilities ``(B, C)`` of images ``(B, 3, H, W)``."""
-        return probabilities(self.classifier, self.classifier(images))
+        return probabilities(self.classifier, self._logits(images))
 
     @torch.no_grad()
     def explain(
@@ -279,13 +282,24 @@ class Pair:
         """Return masks ``(B, C, H, W)``, zero outside the target classes.
 
         ``targets`` is ``(B, C)``, 0 or 1; by default the classes that the
-        classifier finds (probability at least 1/2).
+        classifier finds (:func:`~explainer.classifiers.found`).
         """
         check_images(images)
         if targets is None:
-            targets = (self.predict(images) >= 0.5).float()
-        masks: Tensor = self.network(images).sigmoid()
+            targets = self.found(images).to(images.dtype)
+        with evaluating(self.network):
+            masks: Tensor = self.network(images).sigmoid()
         return masks * targets[:, :, None, None]
+
+    @torch.no_grad()
+    def found(self, images: Tensor) -> Tensor:
+        """Return which classes the classifier finds, ``(B, C)`` bool."""
+        return found(self.classifier, self._logits(images))
+
+    def _logits(self, images: Tensor) -> Tensor:
+        with evaluating(self.classifier):
+            logits: Tensor = self.classifier(images)
+        return logits
 
 
 def load(

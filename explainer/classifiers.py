@@ -5,13 +5,15 @@ that depends on how its network was trained: normalisation, class names,
 multi-label or single-label, and the layer Grad-CAM looks at.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from explainer.errors import UnknownNameError, UserError
@@ -73,21 +75,27 @@ def unwrapped(network: nn.Module) -> nn.Module:
     return network
 
 
-def suited(images: Tensor, network: nn.Module) -> Tensor:
-    """Return images of the kind that a network's weights are.
+def layout_of(module: nn.Module) -> torch.memory_format:
+    """Return the memory layout in which a module is to be computed.
 
-    Of their number type, on their device, and with the channels last in
-    memory only where they lie so in the weights too: a network that
-    flattens with ``view`` cannot take them otherwise.
+    ``channels_last`` for the networks of this package, which are faster in
+    it. A foreign one may flatten its features with ``view``, which fails
+    there, so it keeps the plain layout.
     """
-    weights = [p for p in network.parameters() if p.is_floating_point()]
-    last = any(p.ndim == 4 and not p.is_contiguous() for p in weights)
-    layout = torch.channels_last if last else torch.contiguous_format
-    if not weights:
-        return images.contiguous()
-    return images.to(
-        weights[0].device, weights[0].dtype, memory_format=layout
-    )
+    if getattr(module, "channels_last", False):
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+def suited(
+    images: Tensor, network: nn.Module, layout: torch.memory_format
+) -> Tensor:
+    """Return images on the device and of the number type of weights."""
+    for weights in network.parameters():
+        if weights.is_floating_point():
+            kind = weights.device, weights.dtype
+            return images.to(*kind, memory_format=layout)
+    return images.contiguous(memory_format=layout)
 
 
 def _logits_in(output: Any) -> Any:
@@ -101,15 +109,19 @@ def _logits_in(output: Any) -> Any:
     return output
 
 
-def logits_of(network: nn.Module, images: Tensor) -> Tensor:
+def logits_of(
+    network: nn.Module,
+    images: Tensor,
+    layout: torch.memory_format = torch.contiguous_format,
+) -> Tensor:
     """Return a network's logits ``(B, C)`` of images, as their number type.
 
-    The network is used as its owner built it: images come in the type, on
-    the device and in the memory layout of its weights. Its output is a
+    The network is used as its owner built it: images come in the type and
+    on the device of its weights, in the memory ``layout``. Its output is a
     tensor, a tuple whose first item counts, or a dict or an object with
     ``logits``. Raises :class:`UserError` for any other.
     """
-    output = network(suited(images, network))
+    output = network(suited(images, network, layout))
     logits = _logits_in(output)
     if isinstance(logits, Tensor) and logits.ndim > 2:
         logits = logits.squeeze(tuple(range(2, logits.ndim)))
@@ -144,6 +156,9 @@ class Classifier(nn.Module):
     size:
         Height and width of the images it was trained with; None if unknown.
     """
+
+    channels_last = False
+    """Whether the network may be computed in that memory layout."""
 
     mean: Tensor
     std: Tensor
@@ -186,7 +201,8 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return logits ``(B, C)`` of images ``(B, 3, H, W)`` in [0, 1]."""
         mean, std = self.mean.to(images), self.std.to(images)
-        return logits_of(self.network, (images - mean) / std)
+        normalised = (images - mean) / std
+        return logits_of(self.network, normalised, layout_of(self))
 
     @classmethod
     def from_module(
@@ -327,15 +343,43 @@ def probabilities(classifier: nn.Module, logits: Tensor) -> Tensor:
 
 
 def found(classifier: nn.Module, logits: Tensor) -> Tensor:
-    """Return which classes a classifier finds, ``(B, C)`` bool.
+    """Return which classes the classifier finds, ``(B, C)`` bool.
 
-    Those of probability 1/2 or more; for a single-label classifier the
-    likeliest.
+    Multi-label (also for a module that does not tell): every class of
+    probability 1/2 or more, maybe none. Single-label: the likeliest class,
+    whatever its probability, and of equal ones the first. Where logits
+    ``(B, C)`` are NaN nothing is found: a NaN class of a multi-label
+    classifier, any class of an image for a single-label one.
     """
-    p = probabilities(classifier, logits)
     if getattr(classifier, "multi_label", True):
-        return p >= 0.5
-    return p == p.amax(1, keepdim=True)
+        return probabilities(classifier, logits) >= 0.5
+    likeliest = F.one_hot(logits.argmax(1), logits.shape[1]) > 0
+    return likeliest & ~logits.isnan().any(1, keepdim=True)
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Hold a network in eval mode, without gradients to its parameters.
+
+    On leaving, also by an exception, every module gets back the mode it was
+    in and every parameter its ``requires_grad``. Gradients to the input
+    still flow.
+    """
+    modes = [(module, module.training) for module in network.modules()]
+    flags = [(p, p.requires_grad) for p in network.parameters()]
+    try:
+        # Module by module: eval() may be overridden, and its way back,
+        # train(), would wake modules that were asleep before.
+        for module, _ in modes:
+            module.training = False
+        for parameter, _ in flags:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
 
 
 class Explanandum(nn.Module):
@@ -656,11 +700,11 @@ def build_classifier(
 ) -> Classifier:
     """Build a classifier by name, ready for :func:`fit_classifier`.
 
-    Its weights have their channels last in memory, which suits
-    convolutions. Raises ValueError for an unknown name and
-    :class:`WeightsError` where initial weights cannot be had.
+    Raises ValueError for an unknown name and :class:`WeightsError` where
+    initial weights cannot be had.
     """
     if name not in CLASSIFIERS:
         raise UnknownNameError("classifier", name, CLASSIFIERS)
     classifier = CLASSIFIERS[name](classes, initial_weights)
-    return classifier.to(memory_format=torch.channels_last)
+    classifier.channels_last = True
+    return classifier

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from explainer.attribution import METHODS, Method, guarded
-from explainer.attribution._common import evaluating
+from explainer.attribution.common import evaluating
 from explainer.checkpoints import Pair, load, load_classifier, load_explainer
 from explainer.classifiers import (
     Classifier,

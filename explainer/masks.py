@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from explainer.errors import UnknownNameError
+from explainer.streams import Generators, normal, uniform
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 
@@ -110,28 +111,19 @@ def _fill_blur(images: Tensor, mean: Tensor, _: object) -> Tensor:
 
 
 def _fill_noise(
-    images: Tensor, mean: Tensor, generator: torch.Generator | None
+    images: Tensor, mean: Tensor, generator: Generators
 ) -> Tensor:
     """Draw noise at three scales around one random colour per image."""
-    size = images.shape[-2:]
-    noise = 0.25 * torch.randn(
-        (len(images), 3, 1, 1), generator=generator, device=images.device
-    )
+    noise = 0.25 * normal(images, (3, 1, 1), generator)
     for cells, contrast in ((4, 0.2), (12, 0.12), (40, 0.08)):
-        coarse = contrast * torch.randn(
-            (len(images), 3, cells, cells),
-            generator=generator,
-            device=images.device,
-        )
+        coarse = contrast * normal(images, (3, cells, cells), generator)
         noise = noise + F.interpolate(
-            coarse, size, mode="bilinear", align_corners=False
+            coarse, images.shape[-2:], mode="bilinear", align_corners=False
         )
-    return (mean.to(images) + noise.to(images)).clamp(0, 1)
+    return (mean.to(images) + noise).clamp(0, 1)
 
 
-FILLS: dict[
-    str, Callable[[Tensor, Tensor, torch.Generator | None], Tensor]
-] = {
+FILLS: dict[str, Callable[[Tensor, Tensor, Generators], Tensor]] = {
     "mean": _fill_mean,
     "black": _fill_black,
     "blur": _fill_blur,
@@ -143,12 +135,13 @@ def make_fill(
     name: str,
     images: Tensor,
     classifier: object,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
 ) -> Tensor:
     """Return what a mask shows where it is 0.
 
     ``name`` is "mean" (the paper's), "black", "blur" (a Gaussian, sigma a
-    twelfth of the width) or "noise" (smooth, drawn from ``generator``).
+    twelfth of the width) or "noise" (smooth, drawn from ``generator``: one
+    for all images, or one per image).
     The result broadcasts against ``images``. Raises ValueError for another
     name.
     """
@@ -157,20 +150,16 @@ def make_fill(
     return FILLS[name](images, mean_colour(classifier), generator)
 
 
-def random_masks(
-    images: Tensor, generator: torch.Generator | None = None
-) -> Tensor:
-    """Draw one smooth random mask per image, ``(B, 1, H, W)`` in [0, 1].
+def random_masks(images: Tensor, generator: Generators = None) -> Tensor:
+    """Return one smooth random mask per image, ``(B, 1, H, W)`` in [0, 1].
 
     Bilinear noise of 7 x 7 cells against a random threshold: blobs that
-    keep anything from a little to nearly all of the image.
+    keep anything from a little to nearly all of the image. ``generator`` is
+    one for all images, or one per image.
     """
-    shape = (len(images), 1, 7, 7)
-    coarse = torch.rand(shape, generator=generator, device=images.device)
-    threshold = 0.2 + 0.6 * torch.rand(
-        (len(images), 1, 1, 1), generator=generator, device=images.device
-    )
+    coarse = uniform(images, (1, 7, 7), generator)
+    threshold = 0.2 + 0.6 * uniform(images, (1, 1, 1), generator)
     smooth = F.interpolate(
         coarse, images.shape[-2:], mode="bilinear", align_corners=False
     )
-    return ((smooth - threshold) * 20).sigmoid().to(images)
+    return ((smooth - threshold) * 20).sigmoid()

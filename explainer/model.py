@@ -124,6 +124,7 @@ class EncoderDecoder(nn.Module):
         columns (:mod:`explainer.affinity`); 0 leaves them as they are.
     """
 
+    channels_last = True
     mean: Tensor
     std: Tensor
 
@@ -177,6 +178,19 @@ class EncoderDecoder(nn.Module):
         if self.class_activation is not None:
             self.class_activation.eval()
         return self
+
+    @torch.no_grad()
+    def sharpen(self, by: float) -> None:
+        """Multiply all logits, in place.
+
+        Masks are trained soft, for a saturated sigmoid passes no gradient,
+        and may be used sharper than that.
+        """
+        self.sharpness *= by  # the decoder's factor alone
+        if self.class_activation is not None:
+            last = list(self.class_activation.children())[-1]
+            for parameter in last.parameters():
+                parameter.mul_(by)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return class logits ``(B, C, H, W)``."""
@@ -256,6 +270,7 @@ class DeepLab(nn.Module):
     The paper's Explainer: an ImageNet backbone and a fresh head.
     """
 
+    channels_last = True
     mean: Tensor
     std: Tensor
 
@@ -357,13 +372,11 @@ def build_explainer(
 ) -> nn.Module:
     """Build an Explainer network by name.
 
-    Its weights have their channels last in memory, which suits
-    convolutions. Raises ValueError for an unknown name.
+    Raises ValueError for an unknown name.
     """
     if name not in NETWORKS:
         raise UnknownNameError("Explainer network", name, NETWORKS)
-    network = NETWORKS[name](n_classes, **options)
-    return network.to(memory_format=torch.channels_last)
+    return NETWORKS[name](n_classes, **options)
 
 
 def start_from(network: nn.Module, classifier: nn.Module) -> nn.Module:

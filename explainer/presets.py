@@ -6,29 +6,76 @@ photographs that a laptop can train, and ``shortcut`` the scenes' networks
 led astray by a marker.
 """
 
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from explainer.attribution.rtis import RTISWeights, rtis_loss
-from explainer.data import ANIMALS
+from explainer.checkpoints import (
+    load_classifier,
+    load_explainer,
+    read_weights,
+    save_weights,
+)
+from explainer.classifiers import Initial, build_classifier
+from explainer.data import ANIMALS, LabelledImages, load_data
 from explainer.errors import UnknownNameError
-from explainer.losses import LossWeights
-from explainer.training import MaskedInputs, TrainingConfig
+from explainer.files import read_json, sha256, write_atomically, write_json
+from explainer.losses import LossWeights, classification_loss
+from explainer.model import build_explainer, start_from
+from explainer.provenance import command_line, environment
+from explainer.training import (
+    MaskedInputs,
+    Run,
+    TrainingConfig,
+    fit_classifier,
+    fit_explainer,
+    predict,
+)
+from explainer.training.finish import (
+    averaged,
+    calibration,
+    merit,
+    scale_logits,
+    sharpness_scores,
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of an Explainer's training at one magnification.
+
+    ``scale`` takes the place of the network's, ``steps`` of the training's.
+    """
+
+    scale: float
+    steps: int
 
 
 @dataclass(frozen=True)
 class Preset:
-    """One experiment: data, networks, losses and both trainings.
+    """One experiment: data, networks, losses, both trainings and their end.
 
     ``classes`` None means all of the dataset's. ``encoder_from_classifier``
     starts the Explainer's encoder from the classifier's features (the
     paper starts from an ImageNet backbone: the built-in data has none).
     ``plain_training`` is a first phase of the classifier's training without
     ``masked_inputs``: shapes are learned sooner while they are whole.
-    ``rtis`` are the weights of the rival's loss, its area's searched on
-    validation images (``tools/search_rivals.py``).
-    ``fine_tuned_from`` names a preset whose shipped networks all trainings
-    start from.
+    ``calibrate`` then scales its logits to fit the validation labels.
+    ``stages`` splits the Explainer's training into parts that start from
+    one another, the cheap ones first; the weights of the last ``averaged``
+    are averaged. Of the factors in ``sharpen`` the masks' logits get the one
+    with the best masks on validation images; it is the one choice of a
+    training that looks at pixel labels. ``seeds`` are the Explainer's:
+    where there are several, the reproduction chooses among the runs.
+    ``half`` stores float16, half the bytes. ``rtis`` are the weights of the
+    rival's loss. ``fine_tuned_from`` names a preset whose shipped networks
+    all trainings start from.
     """
 
     data: str
@@ -43,8 +90,14 @@ class Preset:
     fill: str = "mean"
     plain_training: TrainingConfig | None = None
     masked_inputs: MaskedInputs = field(default_factory=MaskedInputs)
+    calibrate: bool = False
     explainer_options: dict[str, object] = field(default_factory=dict)
     encoder_from_classifier: bool = False
+    stages: tuple[Stage, ...] = ()
+    averaged: int = 1
+    sharpen: tuple[float, ...] = (1.0,)
+    seeds: tuple[int, ...] = (42,)
+    half: bool = False
     fine_tuned_from: str | None = None
 
     def objective(self, loss: str) -> dict[str, Any]:
@@ -52,6 +105,240 @@ class Preset:
         if loss == "rtis":
             return {"weights": self.rtis, "loss": rtis_loss}
         return {"weights": self.weights, "fill": self.fill}
+
+    def load(
+        self,
+        split: str,
+        *,
+        root: Path | str | None = None,
+        limit: int | None = None,
+        download: bool = False,
+    ) -> LabelledImages:
+        """Return a split of the preset's data; see :func:`load_data`."""
+        return load_data(
+            self.data,
+            split,
+            root=root,
+            size=self.size,
+            classes=self.classes,
+            limit=limit,
+            download=download,
+        )
+
+    def train_classifier(
+        self,
+        folder: Path,
+        train: LabelledImages,
+        val: LabelledImages,
+        *,
+        initial_weights: Initial | None = None,
+        device: str | None = None,
+        progress: bool = True,
+        notes: Mapping[str, object] | None = None,
+    ) -> Path:
+        """Train the classifier; return its folder.
+
+        ``folder`` holds a run per phase and the weights that came out of
+        the last one; interrupted, the same call resumes. ``initial_weights``
+        are "imagenet", "random" or a file's, by default the architecture's
+        own; ``notes`` go to the configuration. Raises
+        :class:`~explainer.classifiers.WeightsError` where they cannot be
+        had, and as :func:`~explainer.training.fit_classifier`.
+        """
+        initial: Initial = initial_weights or (
+            "random" if self.classifier == "small_cnn" else "imagenet"
+        )
+        torch.manual_seed(self.classifier_training.seed)
+        classifier = build_classifier(self.classifier, train.classes, initial)
+        if self.fine_tuned_from is not None:
+            source = load_classifier(self.fine_tuned_from).classifier
+            classifier.load_state_dict(source.state_dict())
+        config: dict[str, Any] = {
+            **(notes or {}),
+            "data": self.data,
+            "architecture": self.classifier,
+            "initial_weights": self.fine_tuned_from or str(initial),
+            "classes": list(train.classes),
+            "size": self.size,
+        }
+        plain = MaskedInputs(smoothing=self.masked_inputs.smoothing)
+        phases = {
+            "plain": (self.plain_training, plain),
+            "masked": (self.classifier_training, self.masked_inputs),
+        }
+        runs = [
+            fit_classifier(
+                classifier,
+                train,
+                val,
+                training,
+                folder=folder / name,
+                config=config,
+                masked_inputs=masked,
+                device=device,
+                progress=progress,
+            )
+            for name, (training, masked) in phases.items()
+            if training is not None
+        ]
+        ending: dict[str, Any] = {}
+        if self.calibrate:
+            logits, labels = predict(classifier, val, device=device)
+            by = calibration(logits, labels)
+            scale_logits(classifier, by)
+            ending["calibrated"] = {
+                "by": by,
+                "val_before": float(classification_loss(logits, labels)),
+                "val_after": float(classification_loss(by * logits, labels)),
+            }
+        return self._end(folder, classifier, runs, ending, {})
+
+    def train_explainer(
+        self,
+        folder: Path,
+        classifier: nn.Module,
+        train: LabelledImages,
+        val: LabelledImages,
+        *,
+        loss: str = "explainer",
+        seed: int | None = None,
+        initial_weights: str | None = None,
+        device: str | None = None,
+        progress: bool = True,
+        notes: Mapping[str, object] | None = None,
+    ) -> Path:
+        """Train the Explainer of a classifier; return its folder.
+
+        As :meth:`train_classifier`, with a run per stage. ``loss`` is
+        "explainer" or the rival's, "rtis"; ``seed`` takes the place of the
+        preset's; ``initial_weights="random"`` leaves out the ImageNet
+        weights of a backbone that would have to be downloaded. Raises as
+        :func:`~explainer.training.fit_explainer`.
+        """
+        training = self.explainer_training
+        if seed is not None:
+            training = replace(training, seed=seed)
+        options = dict(self.explainer_options)
+        if initial_weights == "random" and "pretrained_backbone" in options:
+            options["pretrained_backbone"] = False
+        stages = [
+            (f"scale-{s.scale:g}", {"scale": s.scale}, {"steps": s.steps})
+            for s in self.stages
+        ] or [("training", {}, {})]
+        network: nn.Module | None = None
+        runs = []
+        for name, scale, steps in stages:
+            here = {**options, **scale}
+            network = self._start(
+                network, classifier, here, training.seed, loss
+            )
+            run = fit_explainer(
+                network,
+                classifier,
+                train,
+                val,
+                replace(training, **steps),  # type: ignore[arg-type]
+                folder=folder / name,
+                config={
+                    **(notes or {}),
+                    "data": self.data,
+                    "architecture": self.explainer,
+                    "options": here,
+                    "fine_tuned_from": self.fine_tuned_from,
+                    "classes": list(train.classes),
+                    "size": self.size,
+                },
+                device=device,
+                progress=progress,
+                **self.objective(loss),
+            )
+            runs.append(run)
+        assert network is not None
+        ending: dict[str, Any] = {}
+        if self.averaged > 1:
+            last = runs[-self.averaged :]
+            network.load_state_dict(
+                averaged([read_weights(run.weights)[0] for run in last])
+            )
+            ending["averaged"] = [run.folder.name for run in last]
+        changed: dict[str, Any] = {}
+        if self.sharpen != (1.0,):
+            scores = sharpness_scores(network, val, self.sharpen)
+            by = max(scores, key=lambda k: merit(scores[k]))
+            network.sharpen(by)  # type: ignore[operator]
+            ending["sharpened"] = {
+                "by": by,
+                "val": {f"{k:g}": v for k, v in scores.items()},
+            }
+            changed = {"options": {**here, "sharpness": network.sharpness}}
+        return self._end(folder, network, runs, ending, changed)
+
+    def _start(
+        self,
+        before: nn.Module | None,
+        classifier: nn.Module,
+        options: dict[str, object],
+        seed: int,
+        loss: str,
+    ) -> nn.Module:
+        """Return the network that a stage starts from."""
+        torch.manual_seed(seed)
+        n_classes = len(classifier.classes)  # type: ignore[arg-type]
+        network = build_explainer(self.explainer, n_classes, **options)
+        if before is not None:
+            network.load_state_dict(before.state_dict())
+        elif self.fine_tuned_from is not None:
+            source = load_explainer(self.fine_tuned_from, kind=loss)
+            network.load_state_dict(source.state_dict())
+        elif self.encoder_from_classifier:
+            start_from(network, classifier)
+        return network
+
+    def _end(
+        self,
+        folder: Path,
+        module: nn.Module,
+        runs: Sequence[Run],
+        ending: Mapping[str, Any],
+        changed: Mapping[str, Any],
+    ) -> Path:
+        """Write the weights that came out, their configuration and card.
+
+        ``ending`` says what happened after the last step, ``changed`` what
+        of the last run's configuration does not hold any more.
+        """
+        config = read_json(runs[-1].folder / "config.json") | dict(changed)
+        weights = folder / "model.safetensors"
+        save_weights(
+            weights, module, config, torch.float16 if self.half else None
+        )
+        write_json(folder / "config.json", config)
+        cards = {
+            run.folder.name: read_json(run.folder / "card.json")
+            for run in runs
+        }
+        rows = [
+            json.dumps({"phase": run.folder.name, **row}) + "\n"
+            for run in runs
+            for row in run.history
+        ]
+        write_atomically(folder / "metrics.jsonl", "".join(rows).encode())
+        write_json(
+            folder / "card.json",
+            {
+                **config,
+                **ending,
+                "stored_as": "float16" if self.half else "float32",
+                "sha256": sha256(weights),
+                "train_seconds": sum(
+                    card["train_seconds"] for card in cards.values()
+                ),
+                "phases": cards,
+                "command": command_line(),
+                "environment": environment(),
+            },
+        )
+        return folder
 
 
 def _paper(
@@ -114,6 +401,9 @@ PRESETS: dict[str, Preset] = {
         explainer="small",
         explainer_options={"sharpness": 2.0},
         encoder_from_classifier=True,
+        sharpen=(1.0, 2.0, 4.0, 8.0),
+        # Some runs confuse a triangle with a square.
+        seeds=(42, 43, 44),
         explainer_training=TrainingConfig(
             steps=3_600,
             batch_size=32,
@@ -159,13 +449,10 @@ PRESETS: dict[str, Preset] = {
         masked_inputs=MaskedInputs(
             masked=0.4, blank=0.1, fill="noise", smoothing=0.05
         ),
+        calibrate=True,
         explainer="light",
         # What tells outlines: the encoder sees the image magnified, and
-        # alike cells share their logits. The weights that are shipped were
-        # trained in legs, on photographs of 160 pixels at scales 1, 1.4, 2,
-        # 2.4 and 2.2, each starting from the one before, for the cheap steps
-        # come first that way. They are the mean of the last ones
-        # (tools/average_runs.py).
+        # similar cells share their logits. Cheap steps come first.
         explainer_options={
             "sharpness": 3.0,
             "initial_bias": -1.5,
@@ -174,6 +461,15 @@ PRESETS: dict[str, Preset] = {
             "affinity_cells": 40,
         },
         encoder_from_classifier=True,
+        stages=(
+            Stage(0.72, 1_200),
+            Stage(1.0, 1_000),
+            Stage(1.43, 500),
+            Stage(1.57, 1_000),
+        ),
+        averaged=2,
+        sharpen=(1.0, 2.0, 3.0, 4.0, 6.0, 8.0),
+        half=True,
         explainer_training=TrainingConfig(
             steps=1_800,
             batch_size=16,
@@ -287,6 +583,7 @@ PRESETS["shortcut"] = replace(
     # What a classifier looks at may be far smaller than an object.
     weights=replace(PRESETS["scenes"].weights, a=0.02),
     rtis=RTISWeights(),
+    seeds=(42,),
 )
 
 

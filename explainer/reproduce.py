@@ -24,6 +24,7 @@ from explainer.data.shapes import CLASSES as SCENE_CLASSES
 from explainer.data.voc import ARCHIVES as VOC_ARCHIVES
 from explainer.data.voc import VOC_CLASSES
 from explainer.errors import UserError
+from explainer.evaluation.scoreboard import VARIANTS
 from explainer.files import read_json, write_json
 from explainer.losses import classification_loss, explainer_loss
 from explainer.metrics import THRESHOLDS
@@ -223,6 +224,7 @@ def passes_per_image(
     counts as three; the networks and controls, which ask the classifier
     nothing, as one.
     """
+    method, _ = VARIANTS.get(method, (method, {}))
     if method == "rise":
         return float(options["n_masks"])
     if method == "grad_cam":
@@ -230,8 +232,10 @@ def passes_per_image(
     if method == "extremal_perturbation":
         areas = len(options.get("areas", AREAS))
         return 3 * classes * areas * float(options["iterations"])
-    if method == "igos":  # four scores, and a line search of 24 passes
-        each = 3 * 4 * options["steps"] + 24
+    if method == "igos":  # four scores; a line search tries six steps
+        noisy = options.get("variant") == "khorram"
+        tried = 6 * 4 * (options["steps"] if noisy else 1)
+        each = 3 * 4 * options["steps"] + tried
         return float(classes * options["iterations"] * each)
     return 1
 

@@ -26,13 +26,13 @@ from explainer.checkpoints import (
     shipped,
 )
 from explainer.classifiers import frozen, small_cnn
-from explainer.contenders import Contender
 from explainer.data import Scenes
 from explainer.errors import UserError
 from explainer.evaluation import evaluate
+from explainer.evaluation.images import Settings
+from explainer.evaluation.methods import Contender
 from explainer.files import sha256, write_json
 from explainer.model import build_explainer
-from explainer.selection import Settings
 
 CLASSES = ("ant", "bee", "cow")
 CLASSIFIER = {
@@ -137,6 +137,42 @@ def test_softmax_pair_predicts_with_softmax(run: Path) -> None:
     pair = load(classifier=run / "classifier", explainer=run / "explainer")
     pair.classifier.classifier.multi_label = False
     assert_close(pair.predict(images()).sum(1), torch.ones(2))
+
+
+def test_softmax_pair_explains_the_likeliest_class(run: Path) -> None:
+    """Three classes about as likely as each other: none reaches 1/2."""
+    pair = load(classifier=run / "classifier", explainer=run / "explainer")
+    pair.classifier.classifier.multi_label = False
+    pair.classifier.network.head.weight.data.mul_(0.01)
+    p = pair.predict(images(4))
+    assert p.max() < 0.5
+    explained = pair.explain(images(4)).flatten(2).amax(2) > 0
+    assert explained.sum(1).tolist() == [1] * 4
+    assert torch.equal(explained.int().argmax(1), p.argmax(1))
+    assert torch.equal(pair.found(images(4)), explained)
+
+
+def test_a_pair_answers_in_eval_mode_and_leaves_modes_alone(
+    run: Path,
+) -> None:
+    pair = load(classifier=run / "classifier", explainer=run / "explainer")
+    x, targets = images(4), torch.ones(4, 3)
+    expected = pair.predict(x), pair.explain(x), pair.explain(x, targets)
+    inner = pair.classifier.classifier
+    inner.train()
+    pair.network.train()
+    # What is frozen by Frozen stays so only from outside.
+    for module in inner.modules():
+        module.training = True
+    modes = [m.training for m in (*inner.modules(), *pair.network.modules())]
+    state = {k: v.clone() for k, v in pair.network.state_dict().items()}
+    answers = pair.predict(x), pair.explain(x), pair.explain(x, targets)
+    assert_close(answers, expected, rtol=0, atol=0)
+    assert modes == [
+        m.training for m in (*inner.modules(), *pair.network.modules())
+    ]
+    for name, value in pair.network.state_dict().items():
+        assert torch.equal(value, state[name]), name
 
 
 def test_loading_a_trained_deeplab_downloads_nothing(

@@ -22,6 +22,7 @@ from explainer.classifiers import (
     _load_file,
     build_classifier,
     efficientnet_lite0,
+    found,
     frozen,
     lite0_weights,
     probabilities,
@@ -81,6 +82,44 @@ def test_probabilities() -> None:
     logits = torch.tensor([[0.0, 0.0, 0.0, 0.0]])
     assert probabilities(softmax, logits).tolist() == [[0.25] * 4]
     assert probabilities(nn.Identity(), logits).tolist() == [[0.5] * 4]
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("logits", "several", "one"),
+    [
+        # Sigmoid: 1/2 is enough. Softmax: one, though below 1/2.
+        ([0.0, -0.1, 0.2], [1, 0, 1], [0, 0, 1]),
+        ([-3.0, -2.0, -4.0], [0, 0, 0], [0, 1, 0]),
+        ([0.1, 0.2, 0.15], [1, 1, 1], [0, 1, 0]),
+        ([-1.0, 2.0, 2.0], [0, 1, 1], [0, 1, 0]),  # a tie: the first
+        ([0.0, 0.0, 0.0], [1, 1, 1], [1, 0, 0]),
+        ([99.0, 300.0, 299.0], [1, 1, 1], [0, 1, 0]),
+        ([-INF, -INF, -1.0], [0, 0, 0], [0, 0, 1]),
+        ([1.0, INF, 0.0], [1, 1, 1], [0, 1, 0]),
+        ([NAN, 3.0, -1.0], [0, 1, 0], [0, 0, 0]),
+        ([NAN, NAN, NAN], [0, 0, 0], [0, 0, 0]),
+    ],
+)
+def test_found_by_hand(
+    logits: list[float], several: list[int], one: list[int]
+) -> None:
+    many = Classifier(nn.Identity(), CLASSES)
+    single = Classifier(nn.Identity(), CLASSES, multi_label=False)
+    row = torch.tensor([logits])
+    for classifier, expected in (
+        (many, several),
+        (nn.Identity(), several),
+        (single, one),
+        (frozen(single), one),
+    ):
+        assert found(classifier, row).dtype == torch.bool
+        assert found(classifier, row).tolist() == [expected]
+    # Each image by itself, and none is no error.
+    assert found(single, row.repeat(2, 1)).tolist() == [one, one]
+    assert found(single, row[:0]).shape == (0, 3)
 
 
 def test_frozen_features_keep_their_statistics(

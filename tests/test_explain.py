@@ -89,6 +89,26 @@ def test_nothing_found_is_no_error(pair: Pair, tmp_path: Path) -> None:
     assert files == ["dark_overlay.png"]
 
 
+def test_a_softmax_always_finds_one_class(tmp_path: Path) -> None:
+    eye = Classifier(
+        Colours(), CLASSES, mean=(0, 0, 0), std=(1, 1, 1), multi_label=False
+    )
+    pair = Pair(frozen(eye), Where(), CLASSES, SIZE)
+    path = photo(
+        tmp_path / "a.png",
+        red=slice(0, 20),
+        green=slice(20, 41),
+        blue=slice(41, 60),
+    )
+    record = explain_photo(pair, path, tmp_path / "o")
+    assert record["found"] == ["green"]
+    # Logits 20 (share - 1/5): no class has a probability of 1/2.
+    shares = torch.tensor([20.0, 21, 19]) / 60
+    p = (20 * shares).softmax(0)[1].item()
+    assert record["classes"]["green"]["before"] == pytest.approx(p, abs=0.02)
+    assert p < 0.5
+
+
 def test_folders_and_files(pair: Pair, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()

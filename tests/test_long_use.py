@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import measure_long_use
-from explainer.app import Playground
 from explainer.attribution import METHODS
 from explainer.checkpoints import load
 from explainer.data import Scenes, collate
 from explainer.losses import LossWeights
 from explainer.memory import resident_mb
+from explainer.teaching.live import Playground
 from measure_long_use import living_tensors, main, repeated
 
 

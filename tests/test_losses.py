@@ -322,6 +322,24 @@ def test_variation_by_hand() -> None:
     assert total_variation(torch.full((2, 1, 3, 3), 0.7)).item() == 0
 
 
+def test_variation_is_cheaper_where_the_image_has_an_edge() -> None:
+    """The mask steps once in each row of four pixels: 1 / 4 without edges."""
+    mask = torch.tensor([0.0, 0, 1, 1]).expand(1, 1, 2, 4)
+    edge = torch.tensor([0.0, 0, 0.5, 0.5]).expand(1, 3, 2, 4)
+    elsewhere = torch.tensor([0.0, 0.5, 0.5, 0.5]).expand(1, 3, 2, 4)
+    halving = 2 * math.log(2)  # a step of 1/2 counts one half
+    for images, expected in ((edge, 0.125), (elsewhere, 0.25)):
+        found = total_variation(mask, "mean", images, halving)
+        assert found == pytest.approx(expected)
+        assert total_variation(mask, "mean", images, 0) == total_variation(
+            mask
+        )
+    both = torch.cat([edge, edge])
+    rates = torch.tensor([0, halving])
+    found = total_variation(torch.cat([mask, mask]), "none", both, rates)
+    assert found.tolist() == pytest.approx([0.25, 0.125])
+
+
 @unhurried
 @given(masks)
 def test_variation_is_the_naive_loop(mask: np.ndarray) -> None:

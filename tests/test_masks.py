@@ -20,6 +20,7 @@ from explainer.masks import (
     random_masks,
     target_mask,
 )
+from explainer.streams import per_image
 
 MEAN, STD = (0.1, 0.5, 0.9), (0.2, 0.3, 0.4)
 
@@ -112,6 +113,19 @@ def test_noise_is_a_function_of_the_generator(
     assert not torch.equal(noise(1), noise(2))
     assert not torch.equal(noise(1)[0], noise(1)[1])
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_noise_of_an_image_is_its_own(
+    classifier: Classifier, images: torch.Tensor
+) -> None:
+    n = len(images)
+    together = make_fill(
+        "noise", images, classifier, per_image(0, range(n), "noise")
+    )
+    alone = make_fill(
+        "noise", images[-1:], classifier, per_image(0, [n - 1], "noise")
+    )
+    assert torch.equal(together[-1:], alone)
 
 
 def test_unknown_fill_lists_the_known(images: torch.Tensor) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import measure_cost
-from explainer.cost import Setting, series
+from explainer.evaluation.cost import Setting, series
 
 
 def test_the_file_holds_every_method_along_every_axis(

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import measure_speed
-from explainer.contenders import Contender
 from explainer.data import Batch
+from explainer.evaluation.methods import Contender
 from measure_speed import (
     batch_beside_loop,
     beside_the_explainer,

@@ -10,7 +10,7 @@ import torch
 import search_rivals
 from explainer.attribution import METHODS
 from explainer.attribution.igos import igos
-from explainer.scoreboard import CHOSEN
+from explainer.evaluation.scoreboard import CHOSEN
 from search_rivals import (
     coordinate_search,
     main,

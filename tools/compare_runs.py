@@ -19,15 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from explainer.attribution import METHODS
-from explainer.card import command_line, environment
 from explainer.checkpoints import load_classifier, load_explainer
-from explainer.cli.options import load_split
-from explainer.contenders import Contender
 from explainer.errors import UserError
 from explainer.evaluation import evaluate
+from explainer.evaluation.images import Settings
+from explainer.evaluation.methods import Contender
 from explainer.files import write_json
 from explainer.presets import get_preset
-from explainer.selection import Settings
+from explainer.provenance import command_line, environment
 
 KEPT = ("iou_50", "iou", "mae", "accuracy", "saliency")
 
@@ -90,7 +89,7 @@ def compare(
         scores = evaluate(
             {**rows, "ellipse": Contender(METHODS["ellipse"])},
             load_classifier(classifier),
-            load_split(preset, "val", root, None),
+            preset.load("val", root=root, limit=None),
             out=Path(folder) / "rows.json",
             settings=Settings(fill=preset.fill, steps=0),
             limit=limit,

@@ -19,7 +19,7 @@ def main(path: Path = PICTURE, n: int = 6) -> None:
     """Draw the first ``n`` such scenes."""
     pair, test = load("scenes"), Scenes("test")
     batch = collate([test[i] for i in range(10 * n)])
-    found = (pair.predict(batch.images) >= 0.5).float()
+    found = pair.found(batch.images)
     wanted = (found == batch.labels).all(1) & (batch.labels.sum(1) >= 2)
     images = batch.images[wanted][:n]
     draw(images, pair.explain(images), pair.classes).savefig(path)

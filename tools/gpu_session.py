@@ -31,18 +31,23 @@ from typing import Any
 import torch
 
 from explainer.attribution import PAPER_METHODS
-from explainer.card import environment
 from explainer.checkpoints import load_classifier
-from explainer.class_score_tables import class_score_tables
 from explainer.classifiers import Frozen
 from explainer.data import VOC, First, LabelledImages
 from explainer.evaluation import evaluate
+from explainer.evaluation.class_score_tables import class_score_tables
+from explainer.evaluation.images import Settings
+from explainer.evaluation.scoreboard import (
+    BUDGETS,
+    CONTROLS,
+    DEAR,
+    contenders,
+)
 from explainer.files import write_json
 from explainer.model import build_explainer
 from explainer.presets import Preset, get_preset
-from explainer.scoreboard import BUDGETS, CONTROLS, DEAR, contenders
-from explainer.selection import Settings
-from explainer.tables import read_results
+from explainer.provenance import environment
+from explainer.teaching.tables import read_results
 from explainer.training import TrainingConfig, fit_explainer
 
 SHARE = {"explainer": 0.7, "rtis": 0.3}

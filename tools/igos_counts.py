@@ -13,12 +13,12 @@ from pathlib import Path
 
 from explainer.attribution.igos import AUTHORS, igos
 from explainer.checkpoints import load_classifier
-from explainer.contenders import Contender
 from explainer.data import load_data
 from explainer.evaluation import evaluate
+from explainer.evaluation.images import Settings
+from explainer.evaluation.methods import Contender
 from explainer.files import write_json
 from explainer.presets import get_preset
-from explainer.selection import Settings
 
 RESULTS = Path(__file__).parents[1] / "book/results/igos_counts.json"
 ROWS = {

@@ -22,15 +22,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from explainer.ablation import short_training
 from explainer.attribution import METHODS, PAPER_METHODS
-from explainer.card import command_line, describe, environment
 from explainer.checkpoints import load_classifier, load_explainer
-from explainer.contenders import Contender, describe_row
 from explainer.data import First, load_data
-from explainer.files import read_json, write_json
-from explainer.presets import get_preset
-from explainer.sanity import (
+from explainer.evaluation.ablation import short_training
+from explainer.evaluation.methods import Contender, describe_row
+from explainer.evaluation.sanity import (
     class_masks_of,
     fall_apart,
     find_marker,
@@ -40,7 +37,10 @@ from explainer.sanity import (
     reliance,
     retrain,
 )
-from explainer.scoreboard import BUDGET
+from explainer.evaluation.scoreboard import BUDGET
+from explainer.files import read_json, write_json
+from explainer.presets import get_preset
+from explainer.provenance import command_line, describe, environment
 
 RESULTS = Path(__file__).parents[1] / "book" / "results"
 LEARNED = ("explainer", "rtis")

@@ -19,14 +19,13 @@ from pathlib import Path
 import torch
 
 from explainer.attribution import PAPER_METHODS
-from explainer.card import command_line, describe, environment
 from explainer.checkpoints import load_classifier
-from explainer.cli.options import load_split
-from explainer.cost import Setting, along, measure
 from explainer.data import collate
+from explainer.evaluation.cost import Setting, along, measure
+from explainer.evaluation.scoreboard import contenders
 from explainer.files import write_json
 from explainer.presets import get_preset
-from explainer.scoreboard import contenders
+from explainer.provenance import command_line, describe, environment
 
 RESULTS = Path(__file__).parents[1] / "book" / "results"
 
@@ -67,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     images = {}
     for size in sizes:
         resized = replace(preset, size=size)
-        data = load_split(resized, "test", asked.root, max(BATCHES))
+        data = resized.load("test", root=asked.root, limit=max(BATCHES))
         samples = [data[i] for i in range(max(BATCHES))]
         images[size] = collate(samples).images.to(device)
 

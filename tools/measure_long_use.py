@@ -20,14 +20,14 @@ from typing import Any
 
 import torch
 
-from explainer.app import Playground
 from explainer.attribution import grad_cam
-from explainer.card import command_line, environment
 from explainer.checkpoints import load
 from explainer.data import Scenes, collate
 from explainer.files import write_json
 from explainer.memory import resident_mb
-from explainer.playground import weight_presets
+from explainer.provenance import command_line, environment
+from explainer.teaching.live import Playground
+from explainer.teaching.playground import weight_presets
 
 RESULTS = Path(__file__).parents[1] / "book" / "results"
 STEPS = 3
@@ -83,7 +83,7 @@ def explanations(images: torch.Tensor) -> Callable[[int], object]:
         image = images[i // 2 % len(images)][None]
         if i % 2 == 0:
             return pair.explain(image)
-        targets = (pair.predict(image) >= 0.5).float()
+        targets = pair.found(image).float()
         return grad_cam(pair.classifier, image, targets)
 
     return explain

@@ -21,14 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from explainer.attribution import PAPER_METHODS
-from explainer.card import command_line, describe, environment
 from explainer.checkpoints import load_classifier
-from explainer.cli.options import load_split
-from explainer.contenders import Contender, attribute
 from explainer.data import Batch, collate
+from explainer.evaluation.methods import Contender, attribute
+from explainer.evaluation.scoreboard import contenders
 from explainer.files import write_json
 from explainer.presets import get_preset
-from explainer.scoreboard import contenders
+from explainer.provenance import command_line, describe, environment
 
 RESULTS = Path(__file__).parents[1] / "book" / "results"
 
@@ -133,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     preset = get_preset(asked.preset)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     classifier = load_classifier(asked.preset).to(device)
-    data = load_split(preset, "test", asked.root, None)
+    data = preset.load("test", root=asked.root, limit=None)
     batch = collate([data[i] for i in range(asked.limit)])
     batch = batch._replace(
         images=batch.images.to(device), labels=batch.labels.to(device)

@@ -18,13 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from explainer.card import command_line, environment
 from explainer.checkpoints import load
-from explainer.cli.options import load_split
 from explainer.data import Batch, collate
 from explainer.files import write_json
 from explainer.losses import explainer_loss
 from explainer.presets import get_preset
+from explainer.provenance import command_line, environment
+from explainer.streams import generator
 
 RESULTS = Path(__file__).parents[1] / "book" / "results"
 
@@ -51,7 +51,7 @@ def measure(preset_name: str, root: Path | None, limit: int) -> Any:
     """Return the loss and its terms by group and by kind of mask."""
     preset = get_preset(preset_name)
     pair = load(preset_name)
-    data = load_split(preset, "val", root, None)
+    data = preset.load("val", root=root, limit=None)
     groups: dict[str, list[tuple[str, dict[str, float]]]] = {}
     seen = 0
     for index in range(len(data)):
@@ -79,7 +79,7 @@ def measure(preset_name: str, root: Path | None, limit: int) -> Any:
                 preset.weights,
                 fill=preset.fill,
                 # The same noise behind every kind of mask.
-                generator=torch.Generator().manual_seed(index),
+                generator=generator(0, index, "noise"),
             )
             row = {k: float(v) for k, v in loss.terms.items()}
             row["total"] = float(loss.total)

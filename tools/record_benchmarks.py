@@ -21,9 +21,9 @@ from typing import Any
 
 import torch
 
-from explainer.card import command_line, environment
 from explainer.errors import UserError
 from explainer.files import write_json
+from explainer.provenance import command_line, environment
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "book" / "results"

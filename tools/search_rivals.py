@@ -10,7 +10,7 @@ with the highest IoU + accuracy - MAE, under the scoreboard's budgets; judged
 by the IoU alone, a search once gave Grad-CAM a wide grey map that won there
 and lost in every other column. It writes
 ``book/results/rivals_search_P.json``, whose choices belong into
-``explainer.scoreboard.CHOSEN``; with ``--methods`` the file keeps what it
+``explainer.evaluation.scoreboard.CHOSEN``; with ``--methods`` the file keeps what it
 says of the others. ``budgets`` measures those choices under
 smaller and larger budgets, and the authors' on one image
 (``rivals_budget_P.json``). ``rtis`` trains RTIS shortly with several weights
@@ -34,23 +34,27 @@ import torch
 from torch import Tensor, nn
 
 from explainer.attribution import METHODS, Method
-from explainer.attribution._common import final_scaling
-from explainer.card import command_line, environment, weights_hash
+from explainer.attribution.common import final_scaling
 from explainer.checkpoints import (
     CheckpointError,
     load_classifier,
     load_explainer,
 )
-from explainer.cli.options import load_split
 from explainer.cli.train import train_explainer
-from explainer.contenders import Contender
-from explainer.cost import counted_passes
 from explainer.data import LabelledImages, collate
 from explainer.evaluation import evaluate
+from explainer.evaluation.cost import counted_passes
+from explainer.evaluation.images import Settings
+from explainer.evaluation.methods import Contender
+from explainer.evaluation.scoreboard import (
+    BUDGET,
+    DEAR,
+    FULL_BUDGET,
+    options_of,
+)
 from explainer.files import read_json, write_json
 from explainer.presets import Preset, get_preset
-from explainer.scoreboard import BUDGET, DEAR, FULL_BUDGET, options_of
-from explainer.selection import Settings
+from explainer.provenance import command_line, environment, weights_hash
 
 RESULTS = Path(__file__).parents[1] / "book" / "results"
 
@@ -229,7 +233,7 @@ def bench(asked: argparse.Namespace) -> Bench:
         asked.preset,
         preset,
         load_classifier(asked.classifier or asked.preset).to(device),
-        load_split(preset, "val", asked.root, None),
+        preset.load("val", root=asked.root, limit=None),
         asked.folder or Path("runs") / f"rivals_{asked.preset}",
         asked.limit,
     )

@@ -33,13 +33,12 @@ from explainer.checkpoints import (
     read_weights,
     save_weights,
 )
-from explainer.cli.options import load_split
-from explainer.contenders import Contender
 from explainer.evaluation import evaluate
+from explainer.evaluation.images import Settings
+from explainer.evaluation.methods import Contender
 from explainer.files import sha256, write_json
 from explainer.losses import classification_loss
 from explainer.presets import Preset, get_preset
-from explainer.selection import Settings
 from explainer.training import mean_average_precision, predict
 
 WEIGHTS = Path(__file__).parents[1] / "explainer" / "weights"
@@ -82,7 +81,7 @@ def _scores(
                 "ellipse": Contender(METHODS["ellipse"]),
             },
             classifier,
-            load_split(preset, split, root, None),
+            preset.load(split, root=root, limit=None),
             out=Path(folder) / "scores.json",
             settings=Settings(fill=preset.fill, steps=0),
             progress=True,
@@ -164,7 +163,7 @@ def ship(
     if config["kind"] == "classifier":
         module: torch.nn.Module = load_classifier(run).classifier
         if calibrate or half:
-            val = load_split(preset, "val", root, None)
+            val = preset.load("val", root=root, limit=None)
         if calibrate:
             card["calibrated"] = calibrate_logits(module, val)
         if half:
@@ -173,7 +172,7 @@ def ship(
             after = _precision(module, val)
             card["rounded"] = {"val_before": before, "val_after": after}
         card["test"] = _precision(
-            module, load_split(preset, "test", root, None)
+            module, preset.load("test", root=root, limit=None)
         )
     else:
         explanandum = load_classifier(classifier or preset_name)

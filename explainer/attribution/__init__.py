@@ -12,14 +12,15 @@ the masks, are about the first classes only (:func:`explainer.explain` puts
 those first that are asked for, so that a thousand others take no room). A
 method leaves the classifier (parameters, gradients, buffers, mode, hooks)
 and the global random state as it found them; what is random comes from
-``generator``, and from a seed of its own without one. ``progress`` shows a
-bar where a method takes its time.
+``generator``, and from a seed of its own without one. All images of a batch
+share the draws, so that each gets the mask that it gets alone. ``progress``
+shows a bar where a method takes its time.
 
 ``explainer`` and ``rtis`` need the option ``network``, the trained network;
 ``ground_truth`` needs ``truth``, masks ``(B, C, H, W)``.
 """
 
-from explainer.attribution._common import Method, guarded
+from explainer.attribution.common import Method, guarded
 from explainer.attribution.controls import (
     ellipse,
     ground_truth,
@@ -62,7 +63,7 @@ METHODS = Registry(
 )
 """Every method by name: the paper's six, the controls, two more.
 
-Each is :func:`~explainer.attribution._common.guarded`.
+Each is :func:`~explainer.attribution.common.guarded`.
 """
 
 PAPER_METHODS = (

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from explainer.attribution._common import evaluating
-from explainer.classifiers import suited
+from explainer.attribution.common import evaluating
+from explainer.classifiers import layout_of, suited
 
 
 def explainer(
@@ -36,6 +36,7 @@ def explainer(
     Masks ``(B, C, H, W)`` in [0, 1].
     """
     with evaluating(network), torch.no_grad():
-        logits = network(suited(images, network)).to(images)
+        seen = suited(images, network, layout_of(network))
+        logits = network(seen).to(images)
         class_masks: Tensor = logits.sigmoid()
     return class_masks * targets[:, :, None, None]

@@ -16,7 +16,9 @@ binary region of area a. No weight trades area against reward: the area is
 given, and lambda only grows until the constraint holds.
 """
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -24,19 +26,56 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from explainer.attribution._common import evaluating, final_scaling
+from explainer.attribution.common import evaluating, final_scaling
+from explainer.errors import UnknownNameError
 from explainer.masks import gaussian_blur
 
 AREAS = (0.05, 0.1, 0.2, 0.3)
 LEARNING_RATE = 0.01
 MOMENTUM = 0.9
 AREA_WEIGHT = 300.0
-AREA_GROWTH = 1.0035**800
-START = 0.9
-"""Of the cells: nearly all is shown, and ranks can still rise."""
+AREA_GROWTH = 1.0035
+ITERATIONS = 800
 TEMPERATURE = 1 / 20
 WIDTH = 224
 """The width of image in which the paper's lengths are given."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What our EP and that of TorchRay do differently.
+
+    Parameters
+    ----------
+    start:
+        Value of all cells at first. Below 1 each can still rise.
+    dampening:
+        Share of the gradient that the momentum leaves out after the first
+        step: at 0.9, steps are a tenth as long.
+    margin:
+        Whether a border of zero cells around the image counts in the area,
+        as wide as the kernel's sigma less half a cell. So 0.3 of image and
+        border is 0.4 of an image 224 wide.
+    stretched:
+        Whether the growth of the area's weight over 800 steps is
+        stretched to fewer, so that it ends where it should. Otherwise it
+        is 1.0035 a step, whatever their number.
+    """
+
+    start: float
+    dampening: float
+    margin: bool
+    stretched: bool
+
+
+VARIANTS = {
+    "ours": Variant(start=0.9, dampening=0.0, margin=False, stretched=True),
+    "torchray": Variant(
+        start=1.0, dampening=MOMENTUM, margin=True, stretched=False
+    ),
+}
+"""Ours, and that of the library in which the method's authors published it:
+TorchRay, which Stalder et al. ran."""
 
 
 def plain_reward(logits: Tensor, classes: Tensor) -> Tensor:
@@ -76,6 +115,7 @@ def smooth_masks(
     size: tuple[int, int],
     sigma: float,
     temperature: float = TEMPERATURE,
+    margin: Sequence[int] = (0, 0),
 ) -> Tensor:
     """Turn coarse cells into smooth masks, m(u) = smax_v k(u - v) cell(v).
 
@@ -89,11 +129,15 @@ def smooth_masks(
         Width of the kernel, in cells.
     temperature:
         T of the smooth maximum; below 1/80 its exponentials overflow.
+    margin:
+        Pixels that are added above and below, left and right; the cells
+        there are 0. Without a margin, cells repeat beyond the border.
 
     Returns
     -------
-    ``(N, H, W)``, never above the largest cell. Where many cells of a kernel
-    are high the smooth maximum stays a little below it: all ones give 0.98.
+    ``(N, H, W)``, the margin added to H and W, never above the largest cell.
+    Where many cells of a kernel are high the smooth maximum stays a little
+    below it: all ones give 0.98.
 
     Notes
     -----
@@ -109,6 +153,11 @@ def smooth_masks(
     kernel = bump(distance / sigma).to(cells.dtype)
     heights = torch.unique(kernel)[:, None, None]
     rings = (kernel == heights).to(cells.dtype)[:, None]
+    rims, whole = [], []
+    for m, n, pixels in zip(margin, cells.shape[-2:], size, strict=True):
+        rims.append(math.ceil(m * n / pixels))
+        whole.append(pixels + 2 * round(rims[-1] * pixels / n))
+    cells = F.pad(cells, (rims[1], rims[1], rims[0], rims[0]))
     # Repeated beyond the border, constant cells give a constant mask: a
     # border that stood out would win every rank before the reward speaks.
     padded = F.pad(cells[:, None], (reach,) * 4, mode="replicate")
@@ -118,7 +167,12 @@ def smooth_masks(
         F.conv2d(terms, rings, groups=len(rings)).sum(1, keepdim=True)
         for terms in (values * weights, weights)
     )
-    return F.interpolate(above / below, size, mode="bilinear").squeeze(1)
+    masks = F.interpolate(above / below, whole, mode="bilinear").squeeze(1)
+    # Whole cells were added: cut off what is more than the margin.
+    top, left = (
+        (w - n) // 2 - m for w, n, m in zip(whole, size, margin, strict=True)
+    )
+    return masks[..., top : whole[0] - top, left : whole[1] - left]
 
 
 def area_loss(masks: Tensor, areas: Tensor) -> Tensor:
@@ -126,9 +180,9 @@ def area_loss(masks: Tensor, areas: Tensor) -> Tensor:
 
     ``masks`` is ``(N, H, W)`` and ``areas`` ``(N,)``, shares of the image.
     The mean over pixels of (sort(m) - r_a)^2, with r_a zeros and then
-    round(a H W) ones.
+    round(a H W) ones. Equal pixels are in raster order.
     """
-    ascending = masks.flatten(1).sort(1).values
+    ascending = masks.flatten(1).sort(dim=1, stable=True).values
     n = ascending.shape[1]
     zeros = n - (areas.float() * n).round()  # more than half can count
     reference = torch.arange(n, device=masks.device) >= zeros[:, None]
@@ -176,28 +230,41 @@ def _optimise(
     areas: Tensor,
     cells: Tensor,
     *,
-    smooth: Callable[[Tensor], Tensor],
+    variant: Variant,
     reward: Callable[[Tensor, Tensor], Tensor],
+    sigma: float,
     iterations: int,
     jitter: bool,
     progress: bool,
 ) -> Tensor:
     """Ascend Phi - lambda R_a from cells ``(N, h, w)``; return the masks."""
+    height, width = pyramids.shape[-2:]
+    size = (height, width)
+    top, left = margin = [
+        round(variant.margin * max(0, sigma - 0.5) * pixels / n)
+        for pixels, n in zip(size, cells.shape[-2:], strict=True)
+    ]
+    smooth = partial(smooth_masks, size=size, sigma=sigma, margin=margin)
+    inside = (..., slice(top, top + height), slice(left, left + width))
+    pace = ITERATIONS / max(1, iterations) if variant.stretched else 1
     velocity = torch.zeros_like(cells)
     for step in tqdm(range(iterations), "EP", disable=not progress):
         cells.requires_grad_(True)
         masks = smooth(cells)
-        seen = perturb(pyramids, which, masks)
+        seen = perturb(pyramids, which, masks[inside])
         if jitter and step % 2:
             seen = seen.flip(3)
         objective = reward(classifier(seen), classes)
-        if step:  # the first mask is constant: its sorted pixels are ties
-            weight = AREA_WEIGHT * AREA_GROWTH ** (step / iterations)
+        # Without a margin the first mask is constant, and its order chance.
+        if step or variant.margin:
+            weight = AREA_WEIGHT * AREA_GROWTH ** (step * pace)
             objective = objective - weight * area_loss(masks, areas)
         (gradient,) = torch.autograd.grad(objective.sum(), cells)
+        if step:
+            gradient = (1 - variant.dampening) * gradient
         velocity = MOMENTUM * velocity + LEARNING_RATE * gradient
         cells = (cells.detach() + velocity).clamp(0, 1)
-    return smooth(cells)
+    return smooth(cells)[inside]
 
 
 def choose_area(logits: Tensor, full: Tensor) -> Tensor:
@@ -218,8 +285,9 @@ def extremal_perturbation(
     *,
     generator: torch.Generator | None = None,
     progress: bool = False,
+    variant: str = "ours",
     areas: Sequence[float] = AREAS,
-    iterations: int = 800,
+    iterations: int = ITERATIONS,
     reward: str = "contrastive",
     jitter: bool = True,
     smoothing: float = 0.09,
@@ -245,13 +313,16 @@ def extremal_perturbation(
         Unused: the method draws nothing at random.
     progress:
         Show a bar over the iterations.
+    variant:
+        "ours", or "torchray" for what public code does where ours departs
+        from it: see :class:`Variant`.
     areas:
-        Shares of the image, optimised side by side; of each class the
-        smallest is kept whose perturbed image scores a logit no lower than
-        the full image's, else the largest.
+        Shares of the image, in (0, 1], optimised side by side; of each
+        class the smallest is kept whose perturbed image scores a logit no
+        lower than the full image's, else the largest.
     iterations:
-        Steps of gradient ascent (the authors ran 800). The growth of the
-        area's weight, 1.0035 a step from 300, is stretched to fewer.
+        Steps of gradient ascent (Stalder et al. ran 800). From step to
+        step the weight of the area grows, from 300.
     reward:
         "contrastive", the logit of the class less the largest other, as the
         authors ran it, or "plain", the logit of the class.
@@ -265,10 +336,10 @@ def extremal_perturbation(
         and blur of what the mask removes: pixels of an image 224 wide,
         scaled with the width.
     levels:
-        Levels of blur from 0 to ``max_blur``.
+        Levels of blur from 0 to ``max_blur``, at least 2.
     scaling, power:
         How the map becomes a mask, see
-        :func:`~explainer.attribution._common.final_scaling`.
+        :func:`~explainer.attribution.common.final_scaling`.
     batch_size:
         Masks (image x class x area) optimised together: bounds memory,
         changes no result.
@@ -279,36 +350,54 @@ def extremal_perturbation(
 
     Raises
     ------
-    ValueError for an unknown reward.
+    ValueError for an unknown reward or variant, and for areas, lengths or
+    levels outside of their range.
 
     Notes
     -----
     The paper's are the objective at a given area, R_a, the smooth maximum
     of kernel times cells, the perturbation by a pyramid of blurs, and the
-    contrastive reward; the kernel's profile and the temperature of 1/20 are
-    what public code for the method uses. Its text was not at hand: the
-    learning rate, momentum, the area's first weight and its growth, the
-    value that the cells start from, and how the pyramid is interpolated
-    between levels (linearly, here) are *not verified* against it.
+    contrastive reward. Its text was not at hand. Its authors' library,
+    TorchRay, which Stalder et al. ran, has the kernel's profile, the
+    temperature of 1/20, the learning rate, the momentum, the area's first
+    weight, its growth, and the linear interpolation between blurs.
 
-    Departures: the smooth maximum is taken over a window of 1.5 sigma on the
-    grid of cells, repeated beyond its border, and interpolated bilinearly
-    to pixels, where the paper's runs over the whole image; R_a is
-    a mean, not a sum; the first step follows the reward alone, for on a
-    constant mask sorted pixels are ties; blur reflects at the border; the
-    jitter, which the paper leaves open, is a mirror image every second step.
-    Lengths scale with the width: at 64 pixels a cell measures 2, so the
-    kernel still spans three. Stalder et al. merge the classes' masks first
-    and scale the result; scaling each class keeps the masks comparable with
-    those of other methods.
+    TorchRay ascends by SGD with a dampening equal to the momentum, starts
+    from ones, and counts the area on a mask with a margin of zeros around
+    the image; ``variant="torchray"`` does so too. Ours has neither dampening
+    nor margin, starts at 0.9, lets the first step follow the reward alone,
+    repeats cells beyond the border, and stretches the growth of the area's
+    weight, so that 50 steps end where 800 would. The two differ most where
+    steps are few: TorchRay's masks are still far too large then.
+
+    Departures of both from TorchRay: the smooth maximum is taken over a
+    window of 1.5 sigma on the grid of cells and interpolated bilinearly to
+    pixels, where theirs is computed for each pixel; the mirror image comes
+    at every second step from the second, not from the first; the masks are
+    those after the last step, not before it; the final blur reflects at the
+    border, where theirs fades to 0; the margin is equally wide on all
+    sides, where theirs is a cell wider above and at the left. From the
+    paper: R_a is a mean, not a sum. Lengths scale with the width: at 64
+    pixels a cell measures 2, so the kernel still spans three. Stalder et al.
+    merge the classes' masks first and scale the result; scaling each class
+    keeps the masks comparable with those of other methods.
     """
     if reward not in REWARDS:
-        raise ValueError(f"no reward {reward!r}; known: {', '.join(REWARDS)}")
+        raise UnknownNameError("reward", reward, REWARDS)
+    if variant not in VARIANTS:
+        raise UnknownNameError("variant of EP", variant, VARIANTS)
+    if not areas or not all(0 < a <= 1 for a in areas):
+        raise ValueError(f"areas are shares of the image, not {areas}")
+    if not min(step, sigma) > 0:
+        raise ValueError(
+            f"step and sigma are lengths above 0, not {step} and {sigma}"
+        )
+    if levels < 2:
+        raise ValueError(f"a pyramid has at least 2 levels, not {levels}")
     scaled = final_scaling(scaling, power)
     height, width = images.shape[-2:]
     scale = width / WIDTH
     grid = [max(1, round(n / (step * scale))) for n in (height, width)]
-    smooth = partial(smooth_masks, size=(height, width), sigma=sigma / step)
     n_areas = len(areas)
     rising = images.new_tensor(sorted(areas))
     pairs = targets.nonzero()
@@ -328,8 +417,11 @@ def extremal_perturbation(
                     which,
                     classes,
                     rising.repeat(len(image)),
-                    images.new_full((len(which), *grid), START),
-                    smooth=smooth,
+                    images.new_full(
+                        (len(which), *grid), VARIANTS[variant].start
+                    ),
+                    variant=VARIANTS[variant],
+                    sigma=sigma / step,
                     reward=REWARDS[reward],
                     iterations=iterations,
                     jitter=jitter,

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from explainer.attribution._common import (
+from explainer.attribution.common import (
     evaluating,
     final_scaling,
     occurring,
@@ -201,7 +201,7 @@ def grad_cam(
         :func:`feature_maps` does not know its layout.
     scaling, power:
         How the map becomes a mask, see
-        :func:`~explainer.attribution._common.final_scaling`.
+        :func:`~explainer.attribution.common.final_scaling`.
     generator, progress:
         Not used; part of the call shape that all methods share.
 

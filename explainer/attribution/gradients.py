@@ -9,7 +9,7 @@ from captum.attr import IntegratedGradients, Saliency
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from explainer.attribution._common import evaluating, min_max, occurring
+from explainer.attribution.common import evaluating, min_max, occurring
 from explainer.masks import mean_colour
 
 

@@ -1,6 +1,7 @@
 """iGOS++: the cells whose removal hurts, and whose presence suffices."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -8,12 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from explainer.attribution._common import (
+from explainer.attribution.common import (
     evaluating,
     final_scaling,
     seeded,
 )
 from explainer.classifiers import IMAGENET
+from explainer.errors import UnknownNameError
 from explainer.masks import make_fill
 
 AUTHORS = {"iterations": 20, "steps": 15}
@@ -27,7 +29,6 @@ CELLS = 28
 
 ALPHA = 1000.0
 ALPHA_DECAY = 0.2
-ALPHA_LEAST = 0.1
 ARMIJO = 1e-4
 SIGNS = (1.0, -1.0, 1.0, -1.0)
 
@@ -50,12 +51,94 @@ def bilateral_tv(
     return total
 
 
+def two_variations(
+    cells: Tensor, masks: Tensor, images: Tensor, sigma: float = 0.01
+) -> Tensor:
+    """Return (TV + BTV) / 2, ``(N,)``, as the authors of iGOS++ compute it.
+
+    TV is the mean squared difference of neighbouring cells ``(N, h, w)``,
+    down and right added up, whatever the image shows. BTV is the same of
+    the upsampled ``masks`` ``(N, H, W)``, weighted by the mean over colours
+    of ``exp(-|I(u) - I(v)|^2 / sigma)``; ``images`` ``(N, 3, H, W)`` are in
+    the classifier's normalised units.
+    """
+    total = masks.new_zeros(len(masks))
+    for dim in (-2, -1):
+        flat = torch.exp(-images.diff(dim=dim).square() / sigma).mean(1)
+        coarse = cells.diff(dim=dim).square()
+        fine = flat * masks.diff(dim=dim).square()
+        for terms in (coarse, fine):  # of a single cell there are none
+            total = total + terms.sum((1, 2)) / max(1, terms[0].numel())
+    return total / 2
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What our iGOS++ and the code of its authors do differently.
+
+    Parameters
+    ----------
+    variation:
+        What tv weighs, ``(N,)``: of M on its cells and on the pixels, of
+        the images in [0, 1], and of their normalised unit ``(3, 1, 1)``.
+    share:
+        What the scores' gradient counts in the direction of a step; in F
+        they always count in full.
+    noisy:
+        Whether the line search judges by scores that are averaged along the
+        path, on noisy images drawn for each step that it tries; otherwise
+        by F itself.
+    least:
+        Below this length of a step the line search gives up: ours at 0.1,
+        which moves no cell visibly.
+    insists:
+        Whether a step that short is then taken all the same; otherwise the
+        masks stay put. Short as it is, the final scaling can make a whole
+        mask of what it moves.
+    """
+
+    variation: Callable[[Tensor, Tensor, Tensor, Tensor | float], Tensor]
+    share: float
+    noisy: bool
+    least: float
+    insists: bool
+
+
+def _by_outline(
+    cells: Tensor, masks: Tensor, images: Tensor, unit: Tensor | float
+) -> Tensor:
+    """Return BTV of the pixels, scaled to mean the same on any grid."""
+    # An outline crosses as many cells as lie along a side of the grid.
+    n = CELLS * math.sqrt(cells[0].numel())
+    return bilateral_tv(masks, images) / n
+
+
+def _by_neighbours(
+    cells: Tensor, masks: Tensor, images: Tensor, unit: Tensor | float
+) -> Tensor:
+    """Return both variations, of normalised images."""
+    return two_variations(cells, masks, images / unit)
+
+
+VARIANTS = {
+    "ours": Variant(
+        _by_outline, share=1.0, noisy=False, least=0.1, insists=False
+    ),
+    "khorram": Variant(
+        _by_neighbours, share=0.5, noisy=True, least=1e-5, insists=True
+    ),
+}
+"""Ours, and the code of iGOS++'s authors, Khorram, Lawson and Fuxin, a copy
+of which Stalder et al. ran."""
+
+
 @dataclass(frozen=True)
 class _Objective:
     """iGOS++'s objective F for N pairs of an image and a class.
 
     ``images`` and their blurred ``baselines`` are ``(N, 3, H, W)``,
     ``classes`` is ``(N,)``; masks are ``(N, 2, h, w)``, deletion first.
+    ``unit`` is what 1 in a normalised image is in [0, 1].
     """
 
     classifier: nn.Module
@@ -64,6 +147,8 @@ class _Objective:
     classes: Tensor
     l1: float
     tv: float
+    unit: Tensor | float = 1.0
+    variant: Variant = VARIANTS["ours"]
 
     def __getitem__(self, items: Tensor) -> "_Objective":
         """Return the objective of some of the pairs."""
@@ -103,15 +188,33 @@ class _Objective:
     def penalty(self, masks: Tensor) -> Tensor:
         """Return g(M), ``(N,)``, of M, the product of the two masks."""
         _, _, both = self._upsampled(masks)
-        removed = (1 - masks.prod(1)).mean((1, 2))
-        # An outline crosses as many cells as lie along a side of the grid.
-        n = CELLS * math.sqrt(masks[0, 0].numel())
-        variation = bilateral_tv(both, self.images) / n
+        cells = masks.prod(1)
+        removed = (1 - cells).mean((1, 2))
+        variation = self.variant.variation(
+            cells, both, self.images, self.unit
+        )
         return self.l1 * removed + self.tv * variation
 
     def __call__(self, masks: Tensor) -> Tensor:
         """Return F, ``(N,)``."""
         return self.scores(masks) + self.penalty(masks)
+
+    def along_path(self, masks: Tensor, noises: Tensor) -> Tensor:
+        """Return F with the mean of its scores along the path, ``(N,)``.
+
+        ``noises`` ``(S, 3, H, W)`` is what is added at each of S steps.
+        """
+        scores = [
+            self.scores(masks, (s + 1) / len(noises), noise)
+            for s, noise in enumerate(noises)
+        ]
+        return torch.stack(scores).mean(0) + self.penalty(masks)
+
+
+def _spawned(source: torch.Generator) -> torch.Generator:
+    """Return a new generator on the CPU, seeded by a draw from another."""
+    seed = torch.randint(2**62, (), generator=source, device=source.device)
+    return torch.Generator().manual_seed(int(seed))
 
 
 def _normalised_unit(classifier: nn.Module) -> Tensor:
@@ -125,7 +228,11 @@ def _normalised_unit(classifier: nn.Module) -> Tensor:
 def _total_gradient(
     objective: _Objective, masks: Tensor, steps: int, noises: Tensor
 ) -> Tensor:
-    """Integrate the gradient of the scores; add that of the penalty."""
+    """Integrate the gradient of the scores; add that of the penalty.
+
+    The scores' counts the variant's share.
+    """
+    share = objective.variant.share / steps
     with torch.enable_grad():
         masks = masks.detach().requires_grad_(True)
         value = objective.penalty(masks).sum()
@@ -133,31 +240,49 @@ def _total_gradient(
         for s in range(steps):
             value = objective.scores(masks, (s + 1) / steps, noises[s]).sum()
             (gradient,) = torch.autograd.grad(value, masks)
-            total = total + gradient / steps
+            total = total + share * gradient
     return total
 
 
+Judge = Callable[[_Objective, Tensor], Tensor]
+"""Maps an objective and masks ``(N, 2, h, w)`` to values ``(N,)``."""
+
+
+def _quietly(objective: _Objective, masks: Tensor) -> Tensor:
+    """Judge by F itself."""
+    return objective(masks)
+
+
 def _line_search(
-    objective: _Objective, masks: Tensor, values: Tensor, direction: Tensor
+    objective: _Objective,
+    masks: Tensor,
+    values: Tensor,
+    direction: Tensor,
+    judge: Judge,
+    variant: Variant,
 ) -> tuple[Tensor, Tensor]:
     """Step down from masks, each item by the longest step that is accepted.
 
-    Returns the masks and their values; an item for which no step down to
-    ``ALPHA_LEAST`` will do stays where it is.
+    ``judge`` maps an objective and masks to ``(N,)``, and ``values`` are
+    what it says of the masks. Returns the new masks and their values; what
+    becomes of an item for which no step will do is the variant's.
     """
     masks, values = masks.clone(), values.clone()
     pending = torch.arange(len(masks), device=masks.device)
     alpha = ALPHA
-    while len(pending) and alpha >= ALPHA_LEAST:
+    while len(pending) and alpha >= variant.least:
         old = masks[pending]
         new = (old - alpha * direction[pending]).clamp(0, 1)
         asked = ARMIJO * (direction[pending] * (old - new)).sum((1, 2, 3))
-        found = objective[pending](new)
+        found = judge(objective[pending], new)
         accepted = found < values[pending] - asked
         masks[pending[accepted]] = new[accepted]
         values[pending[accepted]] = found[accepted]
         pending = pending[~accepted]
         alpha *= ALPHA_DECAY
+    if variant.insists:
+        short = masks[pending] - alpha * direction[pending]
+        masks[pending] = short.clamp(0, 1)
     return masks, values
 
 
@@ -174,22 +299,34 @@ def _optimise(
     """Minimise F from masks ``(N, 2, h, w)``.
 
     ``noise`` ``(3, 1, 1)`` scales what is added along the path. Returns the
-    masks and the history of F, ``(iterations + 1, N)``.
+    masks and the history of F as the line search judged it,
+    ``(iterations + 1, N)``.
     """
+
+    def drawn(source: torch.Generator) -> Tensor:
+        # One draw for all items: a batch gives what its images give.
+        shape = (steps, *objective.images.shape[1:])
+        draws = torch.randn(shape, generator=source, device=source.device)
+        return noise * draws.to(masks)
+
+    def noisily(source: torch.Generator) -> Judge:
+        return lambda some, at: some.along_path(at, drawn(source))
+
+    judge: Judge = _quietly
     with torch.no_grad():
         history = [objective(masks)]
         for _ in tqdm(range(iterations), "iGOS++", disable=not progress):
-            # One draw for all items: a batch gives what its images give.
-            draws = torch.randn(
-                (steps, *objective.images.shape[1:]),
-                generator=generator,
-                device=generator.device,
-            ).to(masks)
             direction = _total_gradient(
-                objective, masks, steps, noise * draws
+                objective, masks, steps, drawn(generator)
             )
+            values = history[-1]
+            if objective.variant.noisy:
+                # From a generator of its own: how many steps are tried
+                # depends on the items, and what is drawn next must not.
+                judge = noisily(_spawned(generator))
+                values = judge(objective, masks)
             masks, values = _line_search(
-                objective, masks, history[-1], direction
+                objective, masks, values, direction, judge, objective.variant
             )
             history.append(values)
     return masks, torch.stack(history)
@@ -200,6 +337,7 @@ def igos(
     images: Tensor,
     targets: Tensor,
     *,
+    variant: str = "ours",
     iterations: int = 15,
     steps: int = 20,
     cells: int | None = None,
@@ -234,6 +372,9 @@ def igos(
         Maps images to logits ``(B, C)``.
     images, targets:
         ``(B, 3, H, W)`` in [0, 1] and ``(B, C)``, 1 for an asked class.
+    variant:
+        "ours", or "khorram" for what its authors' code does where ours
+        departs from it: see :class:`Variant`.
     iterations, steps:
         Steps of descent, and S. The defaults are iGOS++'s;
         ``**AUTHORS`` gives the two as Stalder et al. passed them, swapped.
@@ -241,13 +382,14 @@ def igos(
         Masks of ``cells`` x ``cells``; by default a cell measures 8
         pixels, so that an image of 224 has the paper's 28 x 28.
     l1, tv:
-        Weights of the mean of 1 - M and of BTV, see :func:`bilateral_tv`.
+        Weights of the mean of 1 - M and of the variation: ours is
+        :func:`bilateral_tv`, theirs :func:`two_variations`.
     noise:
         Standard deviation of the noise, in units of the classifier's
         normalised images (ImageNet's for a module that does not tell).
     scaling, power:
         How the map becomes a mask, see
-        :func:`~explainer.attribution._common.final_scaling`.
+        :func:`~explainer.attribution.common.final_scaling`.
     batch_size:
         Pairs of an image and a class that are optimised together; the
         classifier sees four times as many images at once. It bounds the
@@ -262,28 +404,47 @@ def igos(
     -------
     Masks ``(B, C, H, W)`` in [0, 1].
 
+    Raises
+    ------
+    ValueError for an unknown variant, and for no steps or cells.
+
     Notes
     -----
     The paper's text was not at hand. From its abstract: masks that delete
     and that insert, optimised together, and a bilateral total variation.
-    From its published settings and from Stalder et al.: the counts, l1, tv,
-    beta and sigma, the noise, the softmax score, and a line search from 1000
-    with decay 0.2 and slope 1e-4. (The command in its documentation has l1
-    10 and 20 iterations; Stalder et al. ran l1 1.) *Not verified*: the
-    objective's exact form, the integration's end points, where the noise
-    is added, and how the line search judges a step.
+    From its authors' code, of which Stalder et al. ran a copy: the
+    objective's form, with penalties that are means over the cells and rest
+    on M alone, the path of the integration, the noise on the composites
+    along it, the counts, l1, tv, beta and sigma, the softmax score, and a
+    line search from 1000 with decay 0.2 and slope 1e-4. (The command in its
+    documentation has l1 10 and 20 iterations; Stalder et al. ran l1 1.)
 
-    Ours: the penalties are means over the cells, and BTV's is scaled such
-    that the outline of an object costs on any grid what it does on 28 x 28;
-    the penalty is on the product M alone; the insertion scores are
-    integrated from the image towards Phi(1 - My); the noise is added to the
-    composites along the path. The line search judges F without noise, asks
-    for a decrease in proportion to the step as clipped to [0, 1], so that F
-    falls at every accepted step, and gives up below 0.1: a shorter step
-    moves no cell visibly. An item for which no step is accepted stays put.
-    The baseline is a blur with a standard deviation of a twelfth of the
-    width.
+    That code weighs M's variation by ``exp(-d^2 / sigma)`` of normalised
+    colours, adds an unweighted one of the cells, and averages the two; it
+    halves the scores' gradient, but not the scores that its line search
+    adds up; and the search judges by scores along the path, on images with
+    new noise each time, so that F may rise; below 1e-5 it takes the step,
+    accepted or not. ``variant="khorram"`` does so too. Ours weighs by
+    ``exp(-d^2 / sigma^2)`` of colours in [0, 1], which makes it far weaker
+    for the same mask, and has no other variation; an outline costs on any
+    grid what it does on 28 x 28; the search judges
+    F without noise, so that F falls at every accepted step, and gives up
+    below 0.1, for a shorter one moves no cell visibly.
+
+    Departures of both: the line search asks for a decrease in proportion to
+    the step as clipped to [0, 1]. Cells are interpolated from their centres,
+    after the product, where theirs lie on the image's border and the scores
+    multiply the pixels; the noise is the same for the four scores. Down the
+    image theirs averages colours before it squares a difference; ours never
+    does. The baseline is a blur with a standard deviation of a twelfth of
+    the width, theirs a nearly flat one over 51 pixels of 224.
     """
+    if variant not in VARIANTS:
+        raise UnknownNameError("variant of iGOS++", variant, VARIANTS)
+    if steps < 1 or (cells is not None and cells < 1):
+        raise ValueError(
+            f"at least one step and one cell, not {steps} and {cells}"
+        )
     scaled = final_scaling(scaling, power)
     height, width = images.shape[-2:]
     if cells is None:
@@ -294,6 +455,7 @@ def igos(
     seed = torch.randint(
         2**62, (), generator=source, device=source.device
     ).item()
+    unit = _normalised_unit(classifier).to(images)
     pairs = targets.nonzero()
     explained = images.new_zeros(*targets.shape, height, width)
     with evaluating(classifier):
@@ -301,14 +463,21 @@ def igos(
         for start in range(0, len(pairs), batch_size):
             which, classes = pairs[start : start + batch_size].T
             objective = _Objective(
-                classifier, images[which], baselines[which], classes, l1, tv
+                classifier,
+                images[which],
+                baselines[which],
+                classes,
+                l1,
+                tv,
+                unit,
+                VARIANTS[variant],
             )
             masks, _ = _optimise(
                 objective,
                 images.new_ones(len(which), 2, *grid),
                 iterations=iterations,
                 steps=steps,
-                noise=noise * _normalised_unit(classifier).to(images),
+                noise=noise * unit,
                 generator=torch.Generator().manual_seed(int(seed)),
                 progress=progress,
             )

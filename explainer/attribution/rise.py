@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from explainer.attribution._common import (
+from explainer.attribution.common import (
     evaluating,
     final_scaling,
     seeded,
@@ -84,7 +84,7 @@ def rise(
         f: the class's probability, or its logit.
     scaling, power:
         How the map becomes a mask, see
-        :func:`~explainer.attribution._common.final_scaling`.
+        :func:`~explainer.attribution.common.final_scaling`.
     batch_size:
         Masked images the classifier sees at once: with the size of the
         images it bounds the memory, and it changes nothing else.

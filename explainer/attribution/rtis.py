@@ -23,6 +23,7 @@ from explainer.masks import (
     mean_colour,
     target_mask,
 )
+from explainer.streams import Generators, normal, uniform
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def squared_variation(mask: Tensor) -> Tensor:
 def alternative_images(
     images: Tensor,
     classifier: nn.Module,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
 ) -> Tensor:
     """Return what the masks show where they are 0, ``(B, 3, H, W)``.
 
@@ -94,20 +95,13 @@ def alternative_images(
     blur pads with the mean colour, and it does not clip to [0, 1].
     """
 
-    def draw(uniform: bool, *shape: int) -> Tensor:
-        device = generator.device if generator else images.device
-        sample = torch.rand if uniform else torch.randn
-        numbers = sample(shape, generator=generator, device=device)
-        return numbers.to(images)
-
-    n = len(images)
+    colour = 0.66 * uniform(images, (3, 1, 1), generator) - 0.33
+    noise = 0.11 * normal(images, images.shape[1:], generator)
     std = getattr(classifier, "std", torch.tensor(IMAGENET[1]))
-    colour = 0.66 * draw(True, n, 3, 1, 1) - 0.33
-    noise = 0.11 * draw(False, *images.shape)
     spread = std.reshape(1, 3, 1, 1).to(images)
     coloured = mean_colour(classifier).to(images) + spread * (colour + noise)
     blurred = gaussian_blur(images, sigma=10 / 224 * images.shape[-1])
-    heads = draw(True, n, 1, 1, 1) < 0.5
+    heads = uniform(images, (1, 1, 1), generator) < 0.5
     return torch.where(heads, blurred, coloured.clamp(0, 1))
 
 
@@ -118,7 +112,7 @@ def rtis_loss(
     class_masks: Tensor,
     weights: RTISWeights,
     *,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
 ) -> Loss:
     """Return the adapted RTIS loss for a batch.
 

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from explainer.ablation import Ablation, ablate, short_training
 from explainer.checkpoints import load_classifier
 from explainer.cli.options import (
     ClassifierAt,
@@ -16,11 +15,11 @@ from explainer.cli.options import (
     changed_preset,
     check_classes,
     device_named,
-    load_split,
     score_cell,
 )
 from explainer.errors import UnknownNameError, UserError
-from explainer.variants import VARIANTS
+from explainer.evaluation.ablation import Ablation, ablate, short_training
+from explainer.evaluation.variants import VARIANTS
 
 VALIDATED = 100
 """Images of a validation, which here only tells how a run is going."""
@@ -62,7 +61,7 @@ def ablate_command(
             raise UnknownNameError("variant", name, VARIANTS)
     if seeds < 1:
         raise UserError(f"--seeds must be at least 1, not {seeds}")
-    train = load_split(chosen, "train", root, limit, download)
+    train = chosen.load("train", root=root, limit=limit, download=download)
     few = VALIDATED if limit is None else limit
     explanandum = load_classifier(classifier or preset)
     check_classes(explanandum, train)
@@ -70,8 +69,10 @@ def ablate_command(
         chosen,
         explanandum,
         train,
-        load_split(chosen, "val", root, min(few, VALIDATED), download),
-        load_split(chosen, "test", root, limit, download),
+        chosen.load(
+            "val", root=root, limit=min(few, VALIDATED), download=download
+        ),
+        chosen.load("test", root=root, limit=limit, download=download),
         short_training(chosen, steps),
         out,
         on,

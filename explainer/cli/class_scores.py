@@ -6,8 +6,6 @@ from typing import Annotated
 import typer
 
 from explainer.checkpoints import load_classifier
-from explainer.class_score_tables import class_score_tables
-from explainer.class_scores import diagonal_and_rest
 from explainer.cli.options import (
     Budget,
     ClassifierAt,
@@ -29,10 +27,11 @@ from explainer.cli.options import (
     check_limit,
     device_named,
     fill_named,
-    load_split,
     score_cell,
 )
-from explainer.scoreboard import contenders
+from explainer.evaluation.class_score_tables import class_score_tables
+from explainer.evaluation.class_scores import diagonal_and_rest
+from explainer.evaluation.scoreboard import contenders
 
 
 def class_scores_command(
@@ -67,7 +66,7 @@ def class_scores_command(
     chosen = changed_preset(preset, data, None, None)
     on = device_named(device)
     check_limit(limit)
-    images = load_split(chosen, split, root, None, download)
+    images = chosen.load(split, root=root, limit=None, download=download)
     explanandum = load_classifier(classifier or preset).to(on)
     check_classes(explanandum, images)
     names = ",".join(methods or ["explainer"]).split(",")

@@ -27,14 +27,13 @@ from explainer.cli.options import (
     check_limit,
     device_named,
     fill_named,
-    load_split,
     score_cell,
 )
 from explainer.data import First
 from explainer.errors import UserError
 from explainer.evaluation import evaluate
-from explainer.scoreboard import contenders
-from explainer.selection import Settings
+from explainer.evaluation.images import Settings
+from explainer.evaluation.scoreboard import contenders
 from explainer.training import mean_average_precision, predict
 
 
@@ -68,7 +67,7 @@ def evaluate_command(
     if targets not in ("labels", "predicted"):
         raise UserError(f"no targets {targets!r}; known: labels, predicted")
     check_limit(limit)
-    test = load_split(chosen, split, root, None, download)
+    test = chosen.load(split, root=root, limit=None, download=download)
     explanandum = load_classifier(classifier or preset).to(on)
     check_classes(explanandum, test)
     names = ",".join(methods or ["explainer"]).split(",")

@@ -9,11 +9,11 @@ import torch
 import typer
 
 from explainer.classifiers import Frozen
-from explainer.data import LabelledImages, load_data
+from explainer.data import LabelledImages
 from explainer.errors import UnknownNameError, UserError
+from explainer.evaluation.scoreboard import BUDGETS
 from explainer.masks import FILLS
 from explainer.presets import PRESETS, Preset, get_preset
-from explainer.scoreboard import BUDGETS
 
 PRECISIONS = ("no", "bf16", "fp16")
 
@@ -180,31 +180,16 @@ def changed_preset(
     if workers is not None:
         changes |= {"workers": workers}
     plain = preset.plain_training
+    stages = preset.stages
+    if steps is not None:
+        stages = tuple(replace(stage, steps=steps) for stage in stages)
     return replace(
         preset,
         data=data or preset.data,
         plain_training=None if plain is None else replace(plain, **changes),
         classifier_training=replace(preset.classifier_training, **changes),
         explainer_training=replace(preset.explainer_training, **changes),
-    )
-
-
-def load_split(
-    preset: Preset,
-    split: str,
-    root: Path | None,
-    limit: int | None,
-    download: bool = False,
-) -> LabelledImages:
-    """Load a split of a preset's data."""
-    return load_data(
-        preset.data,
-        split,
-        root=root,
-        size=preset.size,
-        classes=preset.classes,
-        limit=limit,
-        download=download,
+        stages=stages,
     )
 
 

@@ -1,14 +1,13 @@
 """``explainer train classifier`` and ``explainer train explainer``."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 
-from explainer.checkpoints import load_classifier, load_explainer
-from explainer.classifiers import build_classifier
+from explainer.checkpoints import load_classifier
 from explainer.cli.options import (
     ClassifierAt,
     DataName,
@@ -25,16 +24,8 @@ from explainer.cli.options import (
     changed_preset,
     check_classes,
     device_named,
-    load_split,
 )
 from explainer.errors import UserError
-from explainer.model import build_explainer, start_from
-from explainer.training import (
-    MaskedInputs,
-    Run,
-    fit_classifier,
-    fit_explainer,
-)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -42,11 +33,14 @@ app = typer.Typer(
 )
 
 
-def _report(run: Run) -> None:
-    last = run.history[-1] if run.history else {}
+def _report(folder: Path) -> None:
+    """Print the last validation's numbers, and where the weights are."""
+    rows = (folder / "metrics.jsonl").read_text().splitlines()
+    last = json.loads(rows[-1]) if rows else {}
     for name, value in last.items():
-        typer.echo(f"{name:>26} {value:.4g}")
-    typer.echo(f"weights in {run.weights}, card in {run.folder}/card.json")
+        shown = value if isinstance(value, str) else f"{value:.4g}"
+        typer.echo(f"{name:>26} {shown}")
+    typer.echo(f"weights in {folder / 'model.safetensors'}")
 
 
 @app.command("classifier")
@@ -75,49 +69,17 @@ def train_classifier(
     """Train the classifier that is to be explained."""
     chosen = changed_preset(preset, data, steps, seed, precision, workers)
     on = device_named(device)
-    train = load_split(chosen, "train", root, limit, download)
-    val = load_split(chosen, "val", root, limit, download)
-    default = "random" if chosen.classifier == "small_cnn" else "imagenet"
-    initial: Any = initial_weights or default
-    if initial not in ("random", "imagenet"):
-        initial = Path(initial)
-    torch.manual_seed(chosen.classifier_training.seed)
-    classifier = build_classifier(chosen.classifier, train.classes, initial)
-    if chosen.fine_tuned_from is not None:
-        source = load_classifier(chosen.fine_tuned_from).classifier
-        classifier.load_state_dict(source.state_dict())
-    config: dict[str, Any] = {
-        "preset": preset,
-        "data": chosen.data,
-        "limit": limit,
-        "architecture": chosen.classifier,
-        "initial_weights": chosen.fine_tuned_from
-        or str(initial_weights or default),
-        "classes": list(train.classes),
-        "size": chosen.size,
-    }
-    if chosen.plain_training is not None:
-        fit_classifier(
-            classifier,
-            train,
-            val,
-            chosen.plain_training,
-            folder=out / "plain",
-            config=config,
-            masked_inputs=MaskedInputs(
-                smoothing=chosen.masked_inputs.smoothing
-            ),
-            device=on,
-        )
-    run = fit_classifier(
-        classifier,
-        train,
-        val,
-        chosen.classifier_training,
-        folder=out,
-        config=config,
-        masked_inputs=chosen.masked_inputs,
+    given: Any = initial_weights
+    if given not in (None, "random", "imagenet"):
+        given = Path(given)
+    where: Any = {"root": root, "limit": limit, "download": download}
+    run = chosen.train_classifier(
+        out,
+        chosen.load("train", **where),
+        chosen.load("val", **where),
+        initial_weights=given,
         device=on,
+        notes={"preset": preset, "limit": limit},
     )
     _report(run)
 
@@ -140,26 +102,6 @@ def train_explainer(
         float | None,
         typer.Option(
             help="Another weight of the area in the loss 'rtis'.", min=0
-        ),
-    ] = None,
-    scale: Annotated[
-        float | None,
-        typer.Option(
-            help=(
-                "Magnify images so many times before the encoder, instead "
-                "of the preset's: the first steps can be cheap ones."
-            ),
-            min=0.25,
-        ),
-    ] = None,
-    start_at: Annotated[
-        str | None,
-        typer.Option(
-            "--start-from",
-            help=(
-                "Another Explainer, whose weights this one starts from: a "
-                "run's folder, a checkpoint or a shipped one's name."
-            ),
         ),
     ] = None,
     initial_weights: Annotated[
@@ -187,52 +129,18 @@ def train_explainer(
         raise UserError("--area-weight belongs to --loss rtis")
     if area_weight is not None:
         chosen = replace(chosen, rtis=replace(chosen.rtis, area=area_weight))
-    train = load_split(chosen, "train", root, limit, download)
-    val = load_split(chosen, "val", root, limit, download)
+    where: Any = {"root": root, "limit": limit, "download": download}
+    train = chosen.load("train", **where)
     explanandum = load_classifier(classifier or preset)
     check_classes(explanandum, train)
-    torch.manual_seed(chosen.explainer_training.seed)
-    shape = dict(chosen.explainer_options)
-    if initial_weights == "random" and "pretrained_backbone" in shape:
-        shape["pretrained_backbone"] = False
-    if scale is not None:
-        if "scale" not in shape:
-            raise UserError(
-                f"--scale: the Explainer of preset {preset} sees images at "
-                "their own size only"
-            )
-        shape["scale"] = scale
-    network = build_explainer(chosen.explainer, len(train.classes), **shape)
-    older = start_at or chosen.fine_tuned_from
-    if older is not None:
-        source = load_explainer(older, train.classes, kind=loss)
-        try:
-            network.load_state_dict(source.state_dict())
-        except RuntimeError as error:
-            raise UserError(
-                f"{older} is another network than the preset's "
-                f"{chosen.explainer} with {shape}"
-            ) from error
-    elif chosen.encoder_from_classifier:
-        start_from(network, explanandum)
-    run = fit_explainer(
-        network,
+    run = chosen.train_explainer(
+        out,
         explanandum,
         train,
-        val,
-        chosen.explainer_training,
-        folder=out,
-        config={
-            "preset": preset,
-            "data": chosen.data,
-            "limit": limit,
-            "architecture": chosen.explainer,
-            "options": shape,
-            "start_from": older,
-            "classes": list(train.classes),
-            "size": chosen.size,
-        },
+        chosen.load("val", **where),
+        loss=loss,
+        initial_weights=initial_weights,
         device=on,
-        **chosen.objective(loss),
+        notes={"preset": preset, "limit": limit},
     )
     _report(run)

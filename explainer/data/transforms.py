@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from explainer.data.base import Batch, DataError, check_file
+from explainer.streams import Generators, uniform
 
 MAX_BYTES = 500_000_000
 """No picture that can be read here has so large a file."""
@@ -81,18 +82,17 @@ def to_tensor(pixels: Pixels) -> Tensor:
     return torch.from_numpy(image).div_(255)  # in place: pictures are large
 
 
-def flip(batch: Batch, generator: torch.Generator | None = None) -> Batch:
+def flip(batch: Batch, generator: Generators = None) -> Batch:
     """Mirror each image of a batch, and its mask, with probability 1/2.
 
-    The same generator state flips the same images; with None the global one
-    decides.
+    ``generator`` is one for all images, one per image, or None for the
+    global one.
     """
-    n = len(batch.images)
-    coin = torch.rand(n, generator=generator) < 0.5
-    coin = coin.to(batch.images.device)
+    coin = uniform(batch.images, (), generator) < 0.5
 
     def mirrored(x: Tensor) -> Tensor:
-        return torch.where(coin.view(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
+        where = coin.to(x.device).view(-1, *[1] * (x.ndim - 1))
+        return torch.where(where, x.flip(-1), x)
 
     return batch._replace(
         images=mirrored(batch.images),

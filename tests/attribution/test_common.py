@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from explainer.attribution._common import SCALINGS, final_scaling
+from explainer.attribution.common import SCALINGS, final_scaling
 
 MAPS = torch.tensor([[[-1.0, 0.0], [1.0, 3.0]], [[0.0, 0.0], [0.0, 0.0]]])
 

@@ -1,6 +1,8 @@
 """Extremal perturbations: each part by hand, the whole on a known patch."""
 
 import math
+from dataclasses import replace
+from importlib import import_module
 
 import pytest
 import torch
@@ -9,6 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from explainer.attribution.extremal_perturbation import (
+    VARIANTS,
+    _optimise,
     area_loss,
     blur_pyramid,
     bump,
@@ -134,6 +138,39 @@ def test_constant_cells_give_a_constant_mask_of_nearly_their_value(value):
     assert masks.max() <= value
 
 
+def test_beyond_the_border_cells_repeat_or_are_zero():
+    """By the formula, of one pixel a cell, and zeros around it."""
+    cells = torch.rand(5, 6, generator=torch.Generator().manual_seed(0))
+    found = smooth_masks(cells[None], (5, 6), 2, 0.1, margin=(2, 1))[0]
+    assert found.shape == (9, 8)
+    known = {(i, j): cells[i, j] for i in range(5) for j in range(6)}
+    for i in range(-2, 7):
+        for j in range(-1, 7):
+            around = [
+                bump(torch.tensor(math.hypot(y, x) / 2))
+                * known.get((i + y, j + x), torch.tensor(0.0))
+                for y in range(-3, 4)
+                for x in range(-3, 4)
+            ]
+            expected = smooth_max(torch.stack(around), 0.1)
+            got = found[i + 2, j + 1].item()
+            assert got == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(("size", "grid"), [(224, 32), (64, 32), (48, 31)])
+def test_a_margin_leaves_the_middle_where_it_was(size, grid):
+    """Around a single cell the mask is the same, with or without."""
+    cells = torch.zeros(1, grid, grid)
+    cells[0, 14, 17] = 1
+    plain = smooth_masks(cells, (size, size), 3)
+    wide = smooth_masks(cells, (size, size), 3, margin=(9, 4))
+    assert wide.shape == (1, size + 18, size + 8)
+    inner = wide[:, 9:-9, 4:-4]
+    # Where a cell is no whole number of pixels the grid moves a little.
+    atol = 1e-6 if size % grid == 0 else 0.1
+    torch.testing.assert_close(inner, plain, atol=atol, rtol=0)
+
+
 def test_area_loss_by_hand():
     masks = torch.tensor([[[1.0, 0.0], [0.5, 0.0]]]).expand(3, 2, 2)
     areas = torch.tensor([0.25, 0.5, 1.0])
@@ -206,6 +243,102 @@ def test_a_model_that_sums_a_patch_gets_that_patch(
     assert (masks[0, 1] * patch).sum() < 0.1 * masks[0, 1].sum()
 
 
+def climb(model, pyramids, variant, iterations, cells):
+    return _optimise(
+        model,
+        pyramids,
+        torch.tensor([0]),
+        torch.tensor([0]),
+        torch.tensor([0.2]),
+        cells,
+        variant=VARIANTS[variant],
+        reward=plain_reward,
+        sigma=3.0,
+        iterations=iterations,
+        jitter=False,
+        progress=False,
+    )
+
+
+def test_torchrays_steps_are_those_of_its_optimiser(patch_model, stripes):
+    """Its facts once more, with the SGD of PyTorch: ones, margin, growth."""
+    pyramids = blur_pyramid(stripes, 4.0, levels=8)
+    found = climb(
+        patch_model, pyramids, "torchray", 12, torch.ones(1, 32, 32)
+    )
+    assert VARIANTS["torchray"].start == 1
+    cells = torch.ones(1, 32, 32, requires_grad=True)
+    sgd = torch.optim.SGD([cells], lr=0.01, momentum=0.9, dampening=0.9)
+    # 2.5 cells of 1.5 pixels: 3.75.
+    wide = {"size": (SIZE, SIZE), "sigma": 3.0, "margin": (4, 4)}
+    for step in range(12):
+        mask = smooth_masks(cells, **wide)
+        seen = perturb(pyramids, torch.tensor([0]), mask[:, 4:-4, 4:-4])
+        reward = patch_model(seen)[0, 0]
+        area = area_loss(mask, torch.tensor([0.2])).sum()
+        loss = 300 * 1.0035**step * area - reward
+        sgd.zero_grad()
+        loss.backward()
+        sgd.step()
+        with torch.no_grad():
+            cells.clamp_(0, 1)
+    expected = smooth_masks(cells.detach(), **wide)[:, 4:-4, 4:-4]
+    torch.testing.assert_close(found, expected)
+    assert expected.min() < 0.97  # it has moved
+
+
+class Mean(nn.Module):
+    """Of a white pixel that is black when blurred: its slope is 1."""
+
+    def forward(self, images):
+        return images.mean((1, 2, 3))[:, None]
+
+
+@pytest.mark.parametrize(
+    ("variant", "lengths"),
+    [
+        # v = 0.9 v + 0.01 g
+        ("ours", (0.01, 0.019, 0.0271)),
+        # v = g, then 0.9 v + 0.1 g: it stays g, and steps 0.01 g
+        ("torchray", (0.01, 0.01, 0.01)),
+    ],
+)
+def test_the_length_of_steps_by_hand(variant, lengths, monkeypatch):
+    """A slope of 1: what the momentum keeps is all that differs."""
+    module = import_module("explainer.attribution.extremal_perturbation")
+    monkeypatch.setattr(module, "AREA_WEIGHT", 0.0)
+    monkeypatch.setattr(module, "smooth_masks", lambda cells, **_: +cells)
+    without = replace(VARIANTS[variant], margin=False)
+    monkeypatch.setitem(VARIANTS, variant, without)
+    pyramid = torch.zeros(1, 2, 3, 1, 1)
+    pyramid[0, 0] = 1
+    for n in (1, 2, 3):
+        moved = climb(Mean(), pyramid, variant, n, torch.tensor([[[0.5]]]))
+        moved = moved.item() - 0.5
+        assert moved == pytest.approx(sum(lengths[:n]), abs=1e-6)
+
+
+def test_torchrays_masks_are_still_large_after_few_steps(
+    patch_model, stripes
+):
+    """As measured beside its own code; ours have the area asked for."""
+    areas = {}
+    for variant in VARIANTS:
+        masks = extremal_perturbation(
+            patch_model,
+            stripes,
+            torch.tensor([[1.0, 0.0]]),
+            areas=(0.1,),
+            iterations=60,
+            smoothing=0,
+            scaling="none",
+            variant=variant,
+        )
+        areas[variant] = masks[0, 0].mean().item()
+    assert areas["ours"] == pytest.approx(0.1, abs=0.03)
+    assert areas["torchray"] > 0.4
+
+
 def test_chunks_change_nothing(patch_model, stripes):
     images = torch.cat([stripes, stripes.flip(2) * 0.8, stripes])
     targets = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
@@ -271,4 +404,27 @@ def test_an_unknown_reward_is_named(patch_model, stripes):
     with pytest.raises(ValueError, match="no reward 'most'; known: contr"):
         extremal_perturbation(
             patch_model, stripes, torch.ones(1, 2), reward="most"
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"variant": "theirs"}, "no variant of EP 'theirs'; known: ours, to"),
+        ({"areas": ()}, "areas are shares of the image"),
+        ({"areas": (0.1, 30)}, "areas are shares of the image"),
+        ({"sigma": 0}, "lengths above 0, not 7 and 0"),
+        ({"step": 0}, "lengths above 0, not 0 and 21"),
+        ({"levels": 1}, "at least 2 levels, not 1"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(
+    options, says, patch_model, stripes
+):
+    with pytest.raises(ValueError, match=says):
+        extremal_perturbation(
+            patch_model,
+            stripes,
+            torch.ones(1, 2),
+            **{"iterations": 1, **options},
         )

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from explainer.attribution._common import min_max
+from explainer.attribution.common import min_max
 from explainer.attribution.gradients import (
     input_gradient,
     integrated_gradients,

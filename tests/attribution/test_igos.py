@@ -1,6 +1,7 @@
 """iGOS++: its terms by hand, its descent, and the patch it must find."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,12 +11,15 @@ from explainer.attribution.igos import (
     ALPHA,
     ALPHA_DECAY,
     AUTHORS,
+    VARIANTS,
     _line_search,
     _Objective,
     _optimise,
+    _quietly,
     _total_gradient,
     bilateral_tv,
     igos,
+    two_variations,
 )
 
 SIZE = 48
@@ -109,6 +113,84 @@ def test_bilateral_tv_by_hand():
     assert bilateral_tv(mask, edge).item() == pytest.approx(0.25)
 
 
+def test_both_variations_by_hand():
+    """Two cells side by side, on four pixels with an edge in the middle."""
+    cells = torch.tensor([[[0.0, 1.0]]])
+    masks = torch.tensor([[[0.0, 0.25, 0.75, 1.0]]])
+    flat = torch.zeros(1, 3, 1, 4)
+    # Unweighted: 1. Weighted, in the mean of three: 1/16, 1/4, 1/16.
+    found = two_variations(cells, masks, flat).item()
+    assert found == pytest.approx((1 + (1 / 16 + 1 / 4 + 1 / 16) / 3) / 2)
+    edge = flat.clone()
+    edge[0, 0, :, 2:] = 0.1  # d^2 = sigma in one of three colours
+    weight = (2 + 1 / math.e) / 3
+    middle = (1 / 16 + weight / 4 + 1 / 16) / 3
+    found = two_variations(cells, masks, edge).item()
+    assert found == pytest.approx((1 + middle) / 2)
+    turned = (x.mT for x in (cells, masks, edge))
+    assert two_variations(*turned).item() == pytest.approx(found)
+    # Ours, in [0, 1], forgives such an edge altogether.
+    ours = bilateral_tv(masks, edge).item()
+    assert ours == pytest.approx(1 / 16 + 1 / 16)
+
+
+def test_a_single_cell_does_not_vary():
+    one, images = torch.ones(2, 1, 1), torch.rand(2, 3, 1, 1)
+    assert two_variations(one, one, images).tolist() == [0, 0]
+
+
+def public(objective):
+    return replace(
+        objective, unit=torch.tensor(0.25), variant=VARIANTS["khorram"]
+    )
+
+
+def test_the_public_penalty_reads_normalised_edges(objective):
+    masks = torch.rand(4, 2, 3, 3, generator=torch.Generator().manual_seed(2))
+    cells = masks.prod(1)
+    _, _, pixels = objective._upsampled(masks)
+    both = two_variations(cells, pixels, 4 * objective.images)
+    expected = 0.1 * (1 - cells).mean((1, 2)) + 2 * both
+    torch.testing.assert_close(public(objective).penalty(masks), expected)
+
+
+def test_the_public_direction_halves_the_scores(objective):
+    masks = torch.rand(4, 2, 3, 3, generator=torch.Generator().manual_seed(2))
+    masks.requires_grad_(True)
+    theirs = public(objective)
+    found = _total_gradient(theirs, masks, 1, torch.zeros(1, 3, 24, 24))
+    value = theirs.scores(masks).sum() / 2 + theirs.penalty(masks).sum()
+    (expected,) = torch.autograd.grad(value, masks)
+    torch.testing.assert_close(found, expected)
+
+
+def test_f_along_the_path_by_hand(objective):
+    masks = torch.rand(4, 2, 3, 3, generator=torch.Generator().manual_seed(2))
+    noises = 0.1 * torch.randn(2, 3, 24, 24, generator=torch.manual_seed(0))
+    expected = (
+        objective.scores(masks, 0.5, noises[0])
+        + objective.scores(masks, 1.0, noises[1])
+    ) / 2 + objective.penalty(masks)
+    torch.testing.assert_close(objective.along_path(masks, noises), expected)
+
+
+def test_the_public_search_is_judged_on_noisy_images(objective):
+    """So F itself may rise, which ours never does."""
+    noise = torch.full((3, 1, 1), 0.2)
+    start = torch.ones(4, 2, 3, 3)
+    theirs = public(objective)
+    values = [theirs(start)]
+    for iterations in (1, 2, 3, 4):
+        masks, judged = descend(
+            theirs, start, noise=noise, iterations=iterations
+        )
+        values.append(theirs(masks))
+    assert not torch.allclose(judged[-1], values[-1], atol=1e-4)
+    assert (torch.stack(values).diff(dim=0) > 0).any()
+    again, _ = descend(theirs, start, noise=noise)
+    assert torch.equal(masks, again)
+
+
 def test_the_penalty_by_hand(objective):
     masks = torch.full((4, 2, 3, 3), 0.5)
     # The product is 0.25 everywhere: no variation.
@@ -197,7 +279,9 @@ def test_the_line_search_finds_a_step_for_each_item():
     direction = 2 * k[:, None, None, None] * (masks - 0.5)
     direction[3] *= -1  # uphill: no step will do
     values = Bowls(k)(masks)
-    new, found = _line_search(Bowls(k), masks, values, direction)
+    new, found = _line_search(
+        Bowls(k), masks, values, direction, _quietly, VARIANTS["ours"]
+    )
     torch.testing.assert_close(found, Bowls(k)(new))
     assert (found[:3] < values[:3]).all()
     assert torch.equal(new[3], masks[3])
@@ -208,6 +292,19 @@ def test_the_line_search_finds_a_step_for_each_item():
     assert new[0, 0, 0, 0].item() == pytest.approx(first)
     second = 0.75 - ALPHA * ALPHA_DECAY**3 * 0.2 * 0.25
     assert new[1, 0, 0, 0].item() == pytest.approx(second)
+
+
+def test_the_public_search_takes_a_last_step_accepted_or_not():
+    """1000 * 0.2^12 is the first below 1e-5."""
+    masks = torch.full((1, 2, 1, 1), 0.75)
+    bowl, uphill = Bowls(torch.ones(1)), torch.full_like(masks, -0.5)
+    new, _ = _line_search(
+        bowl, masks, bowl(masks), uphill, _quietly, VARIANTS["khorram"]
+    )
+    last = 1000 * 0.2**12
+    assert 0 < last < 1e-5
+    torch.testing.assert_close(new - masks, -last * uphill, atol=1e-7, rtol=0)
+    assert (new > masks).all()
 
 
 def test_the_objective_falls_along_every_accepted_step(objective):
@@ -232,12 +329,19 @@ def test_noise_changes_the_path_but_f_still_falls(objective):
     assert torch.equal(noisy, again)
 
 
-def test_items_do_not_meet(objective):
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_items_do_not_meet(objective, variant):
     """Each pair gets the masks and the steps it would get alone."""
-    together, history = descend(objective, torch.ones(4, 2, 3, 3))
+    objective = replace(objective, variant=VARIANTS[variant])
+    noise = torch.full((3, 1, 1), 0.2)
+    together, history = descend(
+        objective, torch.ones(4, 2, 3, 3), noise=noise
+    )
     for i in range(4):
         alone, steps = descend(
-            objective[torch.tensor([i])], torch.ones(1, 2, 3, 3)
+            objective[torch.tensor([i])],
+            torch.ones(1, 2, 3, 3),
+            noise=noise,
         )
         torch.testing.assert_close(alone[0], together[i], atol=1e-4, rtol=0)
         torch.testing.assert_close(
@@ -245,13 +349,21 @@ def test_items_do_not_meet(objective):
         )
 
 
-@pytest.mark.parametrize("counts", [{"iterations": 5, "steps": 6}, AUTHORS])
-def test_a_model_that_reads_a_patch_gets_that_patch(counts):
+@pytest.mark.parametrize(
+    ("options", "least"),
+    [
+        ({"iterations": 5, "steps": 6}, 0.7),
+        (AUTHORS, 0.7),
+        # Its variation of the cells, which no edge excuses, softens corners.
+        ({"iterations": 5, "steps": 6, "variant": "khorram"}, 0.4),
+    ],
+)
+def test_a_model_that_reads_a_patch_gets_that_patch(options, least):
     model = CheckersInAPatch()
     images = (0.5 + 0.5 * model.checkers).expand(1, 3, -1, -1)
-    masks = igos(model, images, torch.tensor([[1.0, 0]]), **counts)
+    masks = igos(model, images, torch.tensor([[1.0, 0]]), **options)
     patch = (slice(TOP, TOP + SIDE), slice(LEFT, LEFT + SIDE))
-    assert masks[0, 0][patch].min() > 0.7
+    assert masks[0, 0][patch].min() > least
     # Cells are interpolated: to hide the patch, their neighbours help.
     beyond = torch.ones(SIZE, SIZE, dtype=torch.bool)
     beyond[: TOP + SIDE + 8, LEFT - 8 : LEFT + SIDE + 8] = False
@@ -288,3 +400,16 @@ def test_the_generator_draws_the_noise(small_net, objective):
     )
     assert torch.equal(first, first_again)
     assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"variant": "theirs"}, "no variant of iGOS.. 'theirs'; known: ours"),
+        ({"steps": 0}, "at least one step and one cell, not 0"),
+        ({"cells": 0}, "at least one step and one cell, not 20 and 0"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(small_net, options, says):
+    with pytest.raises(ValueError, match=says):
+        igos(small_net, torch.rand(1, 3, 8, 8), torch.ones(1, 3), **options)

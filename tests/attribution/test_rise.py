@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from explainer.attribution._common import min_max
+from explainer.attribution.common import min_max
 from explainer.attribution.rise import rise, shifted_masks
 
 SIZE, CELLS = 12, 4

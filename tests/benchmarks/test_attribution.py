@@ -15,9 +15,14 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from explainer.attribution import METHODS
 from explainer.checkpoints import load_classifier
-from explainer.contenders import attribute
 from explainer.data import Scenes, collate
-from explainer.scoreboard import BUDGET, CONTROLS, TRIAL_BUDGET, contenders
+from explainer.evaluation.methods import attribute
+from explainer.evaluation.scoreboard import (
+    BUDGET,
+    CONTROLS,
+    TRIAL_BUDGET,
+    contenders,
+)
 
 IMAGES, ROUNDS = 8, 5
 ASKED = [name for name in METHODS if name not in CONTROLS]

@@ -7,10 +7,10 @@ suite redraws once.
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from explainer.app import Playground
 from explainer.checkpoints import load
 from explainer.data import Scenes, collate
-from explainer.playground import weight_presets
+from explainer.teaching.live import Playground
+from explainer.teaching.playground import weight_presets
 
 
 @pytest.mark.parametrize("found", ["one class", "three classes"])

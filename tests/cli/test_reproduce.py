@@ -17,9 +17,15 @@ from typer.testing import CliRunner
 from explainer.attribution import METHODS, PAPER_METHODS
 from explainer.classifiers import frozen, small_cnn
 from explainer.cli import app
-from explainer.cost import counted_passes
 from explainer.data.voc import ARCHIVES
 from explainer.errors import UserError
+from explainer.evaluation.cost import counted_passes
+from explainer.evaluation.scoreboard import (
+    BUDGETS,
+    CONTROLS,
+    VARIANTS,
+    options_of,
+)
 from explainer.presets import PRESETS
 from explainer.reproduce import (
     PAPER_TABLE,
@@ -29,7 +35,6 @@ from explainer.reproduce import (
     preset_of,
     table_classes,
 )
-from explainer.scoreboard import BUDGETS, CONTROLS
 
 STEPS = 8
 FILES = (
@@ -219,7 +224,7 @@ def test_on_photographs(voc_root: Path, tmp_path: Path) -> None:
     )
     assert "All of voc2007-resnet50" in said
     board = json.loads((out / "scoreboard.json").read_text())
-    assert set(board) == {*PAPER_METHODS, *CONTROLS, "card"}
+    assert set(board) == {*PAPER_METHODS, *VARIANTS, *CONTROLS, "card"}
     assert board["card"]["budget"] == "trial"
     assert board["ground_truth"]["iou_50"] == pytest.approx(1)
     assert {"commit", "cpu", "gpu"} <= set(board["card"])
@@ -279,12 +284,16 @@ def test_on_annotations_of_coco(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("budget", ["trial", "full"])
-@pytest.mark.parametrize("method", ["rise", "extremal_perturbation", "igos"])
-def test_the_estimate_knows_the_methods(budget: str, method: str) -> None:
+@pytest.mark.parametrize(
+    "row", ["rise", "extremal_perturbation", "igos", *VARIANTS]
+)
+def test_the_estimate_knows_the_methods(budget: str, row: str) -> None:
     # As many iterations as a test can pay; the shares of the rest stay.
     options = {
-        key: min(value, 6) for key, value in BUDGETS[budget][method].items()
+        key: min(value, 6) if isinstance(value, int) else value
+        for key, value in options_of(row, "none", BUDGETS[budget]).items()
     }
+    method, _ = VARIANTS.get(row, (row, {}))
     torch.manual_seed(0)
     classifier = frozen(small_cnn(("ant", "bee", "cat")))
     targets = torch.tensor([[1.0, 1, 0]])
@@ -293,7 +302,7 @@ def test_the_estimate_knows_the_methods(budget: str, method: str) -> None:
             classifier, torch.rand(1, 3, 32, 32), targets, **options
         )
     counted = passes.forward + 2 * passes.backward
-    said = passes_per_image(method, options, 2)
+    said = passes_per_image(row, options, 2)
     assert counted / 1.4 <= said <= counted * 1.4
 
 

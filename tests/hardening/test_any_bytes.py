@@ -19,16 +19,16 @@ from PIL import Image
 
 from explainer.attribution import ellipse, zero
 from explainer.checkpoints import load_classifier, read_weights
-from explainer.contenders import Contender
 from explainer.data import COCO, LabelledPhotos, Scenes, load_photo
 from explainer.data.coco import read_annotations
 from explainer.data.download import extract
 from explainer.data.voc import read_objects
 from explainer.errors import UserError
 from explainer.evaluation import evaluate
+from explainer.evaluation.images import Settings
+from explainer.evaluation.jsonl import RowFile
+from explainer.evaluation.methods import Contender
 from explainer.files import read_json
-from explainer.rows import RowFile
-from explainer.selection import Settings
 
 some = settings(
     max_examples=40,

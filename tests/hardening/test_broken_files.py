@@ -204,7 +204,7 @@ DEEP = "<a>" * 140_000 + "</a>" * 140_000
 VOC = "from explainer.data.voc import read_objects as read"
 COCO = "from explainer.data.coco import read_annotations as read"
 TABLE = "from explainer.data import LabelledPhotos as read"
-ROWS = "from explainer.rows import RowFile as read"
+ROWS = "from explainer.evaluation.jsonl import RowFile as read"
 WEIGHTS = "from explainer.checkpoints import read_weights as read"
 JSON = "from explainer.files import read_json as read"
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from explainer.rows import RowFile
+from explainer.evaluation.jsonl import RowFile
 
 TRAINING = ("train", "explainer", "--limit", "8", "--steps", "3", "--out")
 EVALUATION = (
@@ -26,7 +26,7 @@ EVALUATION = (
 STOPPED = """
 import os, signal, sys
 from explainer.cli import main
-from explainer.loop import Loop
+from explainer.training.loop import Loop
 
 record = Loop._record
 

@@ -23,8 +23,8 @@ import pytest
 import torch
 from PIL import Image
 
-from explainer.card import weights_hash
 from explainer.checkpoints import read_weights
+from explainer.provenance import weights_hash
 
 ENOUGH = 5
 """Kills of each kind of job at least: 20 together."""

@@ -1,0 +1,413 @@
+"""The ablation: what goes missing when a term of the loss is turned off.
+
+Every variant of the loss is trained with several seeds and measured on the
+same images. Two spreads are told apart: over training *seeds*, which says
+how far another run of the same training would end up elsewhere, and over
+*images*, which says how far the mean would move with another test set.
+"""
+
+import io
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from explainer.checkpoints import load_explainer
+from explainer.classifiers import Frozen, evaluating, probabilities
+from explainer.data import Batch, First, LabelledImages, collate
+from explainer.errors import UserError
+from explainer.evaluation import measure
+from explainer.evaluation.images import (
+    Chosen,
+    Selection,
+    Settings,
+    batches,
+    describe_data,
+    device_of,
+    select,
+    to_device,
+)
+from explainer.evaluation.spreads import are_columns, summarise
+from explainer.evaluation.variants import VARIANTS, variant_weights
+from explainer.files import (
+    DamagedFileError,
+    read_json,
+    write_atomically,
+    write_json,
+)
+from explainer.losses import explainer_loss, total_variation
+from explainer.masks import (
+    complement,
+    composite,
+    make_fill,
+    non_target_mask,
+    target_mask,
+)
+from explainer.model import build_explainer, start_from
+from explainer.presets import Preset
+from explainer.provenance import command_line, describe, environment
+from explainer.streams import per_image
+from explainer.training import TrainingConfig, fit_explainer
+
+COLUMNS = (
+    *("iou", "iou_50", "class_iou", "mae", "accuracy", "saliency"),
+    *("target_area", "non_target_area", "variation", "kept", "left"),
+)
+"""What :func:`score` returns."""
+
+PICTURED = 4
+"""Of so many images the masks themselves are stored."""
+
+
+def short_training(preset: Preset, steps: int) -> TrainingConfig:
+    """Return the preset's training of the Explainer, cut to ``steps``."""
+    whole = preset.explainer_training
+    return replace(
+        whole,
+        steps=steps,
+        warmup=min(whole.warmup, steps // 10),
+        eval_every=max(1, steps // 4),
+        patience=None,
+    )
+
+
+def fresh_network(preset: Preset, classifier: Frozen, seed: int) -> nn.Module:
+    """Build the Explainer network that a training of the preset starts from.
+
+    The global random state is seeded, as a training does in any case.
+    """
+    torch.manual_seed(seed)
+    network = build_explainer(
+        preset.explainer, len(classifier.classes), **preset.explainer_options
+    )
+    if preset.encoder_from_classifier:
+        start_from(network, classifier)
+    return network
+
+
+@torch.no_grad()
+def score(
+    network: nn.Module,
+    classifier: nn.Module,
+    data: LabelledImages,
+    chosen: Selection,
+    settings: Settings,
+) -> dict[str, list[float]]:
+    """Return each metric of a network's masks, image by image.
+
+    Besides metrics of :func:`explainer.evaluation.measure`: ``class_iou``,
+    the mean of an image's classes if it shows two or more; ``target_area``
+    and ``non_target_area``, A(m) and A(n); ``variation``, TV(m); ``kept``
+    and ``left``, the mean probability of the present classes on what m
+    keeps and on what its complement leaves. NaN where undefined. Network
+    and classifier answer in eval mode, and are left in the mode they were
+    in.
+    """
+    device = device_of(classifier)
+    columns: dict[str, list[float]] = {}
+    indices = [image.index for image in chosen.images]
+    with evaluating(network), evaluating(classifier):
+        for start, part in batches(data, indices, settings.batch_size):
+            batch = to_device(part, device)
+            here = chosen.images[start : start + len(batch.images)]
+            values = _scores_of(network, classifier, batch, here, settings)
+            for name, column in values.items():
+                columns.setdefault(name, []).extend(column.tolist())
+    return columns
+
+
+def _scores_of(
+    network: nn.Module,
+    classifier: nn.Module,
+    batch: Batch,
+    chosen: Sequence[Chosen],
+    settings: Settings,
+) -> dict[str, Tensor]:
+    """Return the metrics of a batch, each ``(B,)``."""
+    images = batch.images
+    targets = torch.stack([image.targets for image in chosen]).to(images)
+    indices = [image.index for image in chosen]
+    noise = per_image(settings.seed, indices, "noise")
+    fill = make_fill(settings.fill, images, classifier, noise)
+    class_masks = network(images).sigmoid()
+    table = measure(classifier, batch, targets, class_masks, fill, settings)
+    m = target_mask(class_masks, targets)
+    n = non_target_mask(class_masks, targets)
+
+    def present(masked: Tensor) -> Tensor:
+        p = probabilities(classifier, classifier(masked))
+        return (p * targets).sum(1) / targets.sum(1)
+
+    several = (~table["class_iou"].isnan()).sum(1) >= 2
+    return {
+        **{k: table[k] for k in ("iou", "iou_50")},
+        "class_iou": torch.where(
+            several, table["class_iou"].nanmean(1), torch.nan
+        ),
+        **{k: table[k] for k in ("mae", "accuracy", "saliency")},
+        "target_area": m.mean((1, 2, 3)),
+        "non_target_area": n.mean((1, 2, 3)),
+        "variation": torch.stack([total_variation(x[None]) for x in m]),
+        "kept": present(composite(images, m, fill)),
+        "left": present(composite(images, complement(m), fill)),
+    }
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Trainings of variants of the loss, and what they are measured on.
+
+    Parameters
+    ----------
+    preset:
+        Networks, weights and recipe; ``training`` is what of it is used,
+        its seed apart.
+    classifier:
+        F, frozen.
+    train, val, test:
+        The data; only ``test`` needs masks.
+    folder:
+        Each training has the folder ``VARIANT-SEED`` in it, where it goes
+        on if it was interrupted and is not repeated if it has ended.
+    device:
+        "cpu" or "cuda".
+    """
+
+    preset: Preset
+    classifier: Frozen
+    train: LabelledImages
+    val: LabelledImages
+    test: LabelledImages
+    training: TrainingConfig
+    folder: Path
+    device: str = "cpu"
+
+    @property
+    def settings(self) -> Settings:
+        """How masks are measured."""
+        return Settings(fill=self.preset.fill, steps=0)
+
+    def fit(
+        self, variant: str, seed: int, progress: bool = False
+    ) -> nn.Module:
+        """Train one variant with one seed, or go on; return the network."""
+        run = fit_explainer(
+            fresh_network(self.preset, self.classifier, seed),
+            self.classifier,
+            self.train,
+            self.val,
+            replace(self.training, seed=seed),
+            folder=self.folder / f"{variant}-{seed}",
+            config={
+                "architecture": self.preset.explainer,
+                "options": self.preset.explainer_options,
+                "classes": list(self.train.classes),
+                "size": self.preset.size,
+            },
+            weights=variant_weights(self.preset.weights, variant),
+            fill=self.preset.fill,
+            device=self.device,
+            progress=progress,
+        )
+        return load_explainer(run.folder).to(self.device)
+
+    def trial(
+        self,
+        variant: str,
+        seed: int,
+        chosen: Selection,
+        progress: bool = False,
+    ) -> dict[str, list[float | None]]:
+        """Train and measure; return the columns of :func:`score`.
+
+        They are in ``scores.json`` of the training's folder, the masks of
+        the first images in ``masks.npz``; what is there is not made again.
+
+        Raises :class:`DamagedFileError` where the scores are no scores.
+        """
+        folder = self.folder / f"{variant}-{seed}"
+        weights = asdict(variant_weights(self.preset.weights, variant))
+        asked = {**self.card, "seed": seed, "weights": weights}
+        asked = json.loads(json.dumps(asked))
+        path = folder / "scores.json"
+        stored = read_json(path) if path.exists() else {}
+        if stored.get("settings") != asked:
+            network = self.fit(variant, seed, progress)
+            classifier = self.classifier.to(self.device)
+            columns = score(
+                network, classifier, self.test, chosen, self.settings
+            )
+            masks = self.pictures(network, chosen)
+            _write_masks(folder / "masks.npz", {variant: masks})
+            stored = {
+                "settings": asked,
+                "scores": {
+                    name: [v if v == v else None for v in column]
+                    for name, column in columns.items()
+                },
+            }
+            write_json(path, stored)
+        return _scores_in(stored, path, len(chosen.images))
+
+    @torch.no_grad()
+    def pictures(self, network: nn.Module, chosen: Selection) -> Tensor:
+        """Return m and n of the first images, ``(K, 2, H, W)``."""
+        first = chosen.images[:PICTURED]
+        batch = collate([self.test[image.index] for image in first])
+        labels = torch.stack([image.targets for image in first])
+        with evaluating(network):
+            s = network(batch.images.to(self.device)).sigmoid().cpu()
+        m, n = target_mask(s, labels), non_target_mask(s, labels)
+        return torch.cat([m, n], 1)
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What all trainings have in common."""
+        training = asdict(self.training)
+        del training["seed"]
+        return {
+            "classifier": describe(self.classifier.classifier),
+            "architecture": self.preset.explainer,
+            "train": describe_data(self.train),
+            "test": describe_data(self.test),
+            "training": training,
+            "measured": describe(self.settings),
+        }
+
+    def seconds_per_step(self, steps: int = 3) -> float:
+        """Time a few steps of training, the data's drawing left out."""
+        network = fresh_network(self.preset, self.classifier, seed=0)
+        network.to(self.device)
+        classifier = self.classifier.to(self.device)
+        first = First(self.train, self.training.batch_size)
+        part = collate([first[i] for i in range(len(first))])
+        batch = to_device(part, torch.device(self.device))
+        start = 0.0
+        for step in range(steps + 1):
+            if step == 1:  # the first one warms up
+                start = time.perf_counter()
+            loss = explainer_loss(
+                classifier,
+                batch.images,
+                batch.labels,
+                network(batch.images).sigmoid(),
+                self.preset.weights,
+                fill=self.preset.fill,
+            )
+            loss.total.backward()  # type: ignore[no-untyped-call]
+        return (time.perf_counter() - start) / steps
+
+
+def _scores_in(
+    stored: Mapping[str, Any], path: Path, n: int
+) -> dict[str, list[float | None]]:
+    """Return the columns of a scores file, each of ``n`` images."""
+    if not are_columns(stored.get("scores"), COLUMNS, n):
+        raise DamagedFileError(
+            f"{path} does not hold the scores of {n} images; delete it to "
+            "have them measured again"
+        )
+    found: dict[str, list[float | None]] = stored["scores"]
+    return found
+
+
+def _write_masks(path: Path, masks: Mapping[str, Tensor]) -> None:
+    """Write masks by variant, 8 bits a pixel."""
+    arrays = {
+        name: (255 * values).round().byte().numpy()
+        for name, values in masks.items()
+    }
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
+    write_atomically(path, content.getvalue())
+
+
+def read_masks(path: Path) -> dict[str, Tensor]:
+    """Return stored masks by variant: m and n, ``(K, 2, H, W)`` in [0, 1].
+
+    Raises :class:`DamagedFileError` where the file cannot be read as masks.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {
+                name: torch.from_numpy(file[name]).float() / 255
+                for name in file.files
+            }
+    except Exception as error:  # zipfile, zlib and NumPy have one each
+        raise DamagedFileError(
+            f"{path} cannot be read as masks ({error}); restore it, or "
+            "delete the scores.json beside it to have both made again"
+        ) from error
+
+
+def ablate(
+    experiment: Ablation,
+    out: Path,
+    *,
+    variants: Sequence[str] = tuple(VARIANTS),
+    seeds: int = 3,
+    notes: Mapping[str, Any] | None = None,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Train and measure variants of the loss; write the results.
+
+    Parameters
+    ----------
+    out:
+        A ``.json`` file for the results; the masks of the first images,
+        those of seed 0, go to the ``.npz`` file beside it.
+    variants:
+        Keys of :data:`explainer.evaluation.variants.VARIANTS`.
+    seeds:
+        The seeds are 0, 1, ..., the same for all variants.
+    notes:
+        What the card should say besides.
+
+    Returns
+    -------
+    The content of ``out``: ``variants``, see
+    :func:`explainer.evaluation.spreads.summarise`; ``pictures``, the indices of the
+    images whose masks are stored; and ``card``.
+    """
+    classifier = experiment.classifier.to(experiment.device)
+    chosen = select(classifier, experiment.test, experiment.settings)
+    if not chosen.images:
+        raise UserError(
+            f"none of the {len(experiment.test)} images has a class and a "
+            "mask; choose another split or a higher --limit"
+        )
+    scores: dict[str, list[dict[str, list[float | None]]]] = {}
+    trials = [(v, seed) for seed in range(seeds) for v in variants]
+    for variant, seed in tqdm(trials, unit="training", disable=not progress):
+        columns = experiment.trial(variant, seed, chosen, progress)
+        scores.setdefault(variant, []).append(columns)
+    masks = {
+        v: read_masks(experiment.folder / f"{v}-0" / "masks.npz")[v]
+        for v in variants
+    }
+    _write_masks(out.with_suffix(".npz"), masks)
+    results = {
+        "variants": summarise(scores),
+        "pictures": [image.index for image in chosen.images[:PICTURED]],
+        "card": {
+            **experiment.card,
+            "weights": {
+                v: asdict(variant_weights(experiment.preset.weights, v))
+                for v in variants
+            },
+            "seeds": list(range(seeds)),
+            "n": len(chosen.images),
+            "command": command_line(),
+            **(notes or {}),
+            **environment(),
+        },
+    }
+    write_json(out, results)
+    return results

@@ -1,0 +1,201 @@
+"""What an explanation costs: passes of a network, and seconds.
+
+Seconds depend on the machine, passes do not.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from explainer.classifiers import evaluating
+from explainer.data.base import Batch
+from explainer.evaluation.methods import Contender, attribute
+
+Point = dict[str, Any]
+"""``method``, the fields of a :class:`Setting` and those of a
+:class:`Cost`."""
+
+
+@dataclass
+class Passes:
+    """How many images a network has seen, and sent gradients back for."""
+
+    forward: int = 0
+    backward: int = 0
+
+
+@contextmanager
+def counted_passes(network: nn.Module) -> Iterator[Passes]:
+    """Count a network's passes within the block, image by image.
+
+    A batch of B images counts B times. Only calls of ``network`` itself
+    count, not those of its parts; the network must return one tensor.
+    """
+    passes = Passes()
+
+    def on_backward(gradient: Tensor) -> None:
+        passes.backward += len(gradient)
+
+    def on_forward(module: nn.Module, args: object, output: Tensor) -> None:
+        passes.forward += len(output)
+        if output.requires_grad:
+            output.register_hook(on_backward)  # type: ignore[no-untyped-call]
+
+    handle = network.register_forward_hook(on_forward)
+    try:
+        yield passes
+    finally:
+        handle.remove()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is explained: ``batch`` images, ``size`` pixels wide and high,
+    for ``classes`` classes each."""
+
+    size: int
+    classes: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one image costs, on average over its batch.
+
+    ``seconds`` by the clock on the wall, ``cpu_seconds`` by the process's
+    own, which counts every core and no other process; ``forward`` and
+    ``backward`` passes of the network that is asked: the classifier, or
+    for the Explainer and RTIS the one that was trained.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    forward: float
+    backward: float
+
+
+def likeliest(classifier: nn.Module, images: Tensor, k: int) -> Tensor:
+    """Return targets ``(B, C)``: each image's k classes of largest logits."""
+    with evaluating(classifier), torch.no_grad():
+        logits = classifier(images)
+    return torch.zeros_like(logits).scatter(1, logits.topk(k).indices, 1.0)
+
+
+def cost_of(
+    contender: Contender,
+    classifier: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+) -> Cost:
+    """Run a method once on images ``(B, 3, H, W)``; return its cost."""
+    names = [f"image {i + 1}" for i in range(len(images))]
+    batch = Batch(images, targets, None, names)
+    asked = contender.options.get("network", classifier)
+    with counted_passes(asked) as passes:
+        start, cpu_start = time.perf_counter(), time.process_time()
+        # To the CPU: that waits for a GPU.
+        attribute("it", contender, classifier, batch, targets, seed=0).cpu()
+        seconds = time.perf_counter() - start
+        cpu_seconds = time.process_time() - cpu_start
+    n = len(images)
+    return Cost(
+        seconds / n, cpu_seconds / n, passes.forward / n, passes.backward / n
+    )
+
+
+def least(costs: Sequence[Cost]) -> Cost:
+    """Return the least of repeated runs: the one that was disturbed least."""
+    return replace(
+        costs[0],
+        seconds=min(c.seconds for c in costs),
+        cpu_seconds=min(c.cpu_seconds for c in costs),
+    )
+
+
+def measure(
+    rows: Mapping[str, Contender],
+    classifier: nn.Module,
+    images: Mapping[int, Tensor],
+    settings: Sequence[Setting],
+    *,
+    rounds: int = 1,
+    on_point: Callable[[Point], None] = lambda point: None,
+) -> list[Point]:
+    """Return what every method costs in every setting.
+
+    Parameters
+    ----------
+    rows:
+        The methods by name; in every round all of them take a turn.
+    classifier:
+        F.
+    images:
+        By size, ``(N, 3, size, size)`` in [0, 1]; a setting takes the first
+        ``batch`` of them, and explains the likeliest classes of each.
+    rounds:
+        How often; the least counts (:func:`least`).
+    on_point:
+        Called with each point as soon as it is known.
+    """
+    points = []
+    for setting in settings:
+        part = images[setting.size][: setting.batch]
+        targets = likeliest(classifier, part, setting.classes)
+        costs: dict[str, list[Cost]] = {name: [] for name in rows}
+        for _ in range(rounds):
+            for name, row in rows.items():
+                costs[name].append(cost_of(row, classifier, part, targets))
+        for name, found in costs.items():
+            point = {
+                "method": name,
+                **asdict(setting),
+                **asdict(least(found)),
+            }
+            points.append(point)
+            on_point(point)
+    return points
+
+
+def along(base: Setting, **axes: Sequence[int]) -> list[Setting]:
+    """Return the settings that differ from ``base`` in one field at most.
+
+    ``axes`` names fields and the values that they take, as in
+    ``along(base, size=(32, 64), classes=(1, 2, 3))``.
+    """
+    found = [
+        replace(base, **{field: value})
+        for field, values in axes.items()
+        for value in values
+    ]
+    return list(dict.fromkeys(found))
+
+
+def series(
+    points: Sequence[Point], base: Setting, field: str, value: str
+) -> dict[str, dict[int, float]]:
+    """Return, by method, ``value`` against one ``field`` of the setting.
+
+    All other fields are those of ``base``.
+    """
+    others = {k: v for k, v in asdict(base).items() if k != field}
+    found: dict[str, dict[int, float]] = {}
+    for point in points:
+        if all(point[k] == v for k, v in others.items()):
+            found.setdefault(point["method"], {})[point[field]] = point[value]
+    return {name: dict(sorted(xy.items())) for name, xy in found.items()}
+
+
+def growth(xy: Mapping[int, float]) -> float:
+    """Return the power by which y grows with x, between its ends.
+
+    The p of y ~ x^p, by the first and the last x: 0 for what stays, 1 for
+    what doubles with x, 2 for what grows with its square.
+    """
+    first, last = min(xy), max(xy)
+    return math.log(xy[last] / xy[first]) / math.log(last / first)

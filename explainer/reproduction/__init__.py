@@ -1,0 +1,206 @@
+"""An experiment from nothing to every file that the book reads.
+
+:func:`steps_of` names the steps of an experiment, in their order. A step
+leaves files; one whose files are there is not run again, and one that was
+interrupted is resumed. So the same call, repeated, ends with everything in
+place, and steps that do not need one another may run side by side.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from explainer.checkpoints import load_classifier
+from explainer.classifiers import Frozen
+from explainer.data import LabelledImages
+from explainer.deadline import OutOfTime, check_time, time_limit
+from explainer.errors import UserError
+from explainer.files import read_json, write_json
+from explainer.presets import PRESETS, Preset
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is asked for, and where it goes.
+
+    ``limit`` keeps to the first so many images of each split;
+    ``initial_weights`` as in :meth:`Preset.train_classifier`; ``device`` is
+    "cpu", "cuda" or None for the best there is.
+    """
+
+    name: str
+    preset: Preset
+    out: Path
+    root: Path | None = None
+    limit: int | None = None
+    device: str | None = None
+    initial_weights: str | None = None
+
+    def load(self, split: str, download: bool = False) -> LabelledImages:
+        """Return a split of the experiment's data."""
+        return self.preset.load(
+            split, root=self.root, limit=self.limit, download=download
+        )
+
+    @property
+    def classifier(self) -> Frozen:
+        """The classifier that the experiment trained."""
+        return load_classifier(self.out / "classifier")
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What the configuration of its trainings says besides."""
+        return {"preset": self.name, "limit": self.limit}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: what it does, the file it leaves last, and how to run it."""
+
+    name: str
+    does: str
+    leaves: Path
+    run: Callable[[], object]
+
+    @property
+    def done(self) -> bool:
+        """Whether its file is there; files are written whole or not."""
+        return self.leaves.exists()
+
+
+def preset_of(experiment: str, classifier: str | None) -> str:
+    """Return the preset of an experiment and a classifier, by name.
+
+    ``voc2007`` and ``coco2014`` come with two classifiers, of which one has
+    to be named; the others with one.
+    """
+    if experiment in PRESETS and classifier is None:
+        return experiment
+    name = f"{experiment}-{classifier}"
+    if name in PRESETS:
+        return name
+    known = ", ".join(
+        p.replace("-", " --classifier ") for p in sorted(PRESETS)
+    )
+    raise UserError(
+        f"no experiment {experiment!r}"
+        + (f" with the classifier {classifier!r}" if classifier else "")
+        + f"; known: {known}"
+    )
+
+
+def steps_of(experiment: Experiment) -> list[Step]:
+    """Return the steps of an experiment, in their order, done or not."""
+    preset, out = experiment.preset, experiment.out
+    classifier = Step(
+        "classifier",
+        f"train {preset.classifier}",
+        out / "classifier" / "card.json",
+        lambda: train_classifier(experiment),
+    )
+    networks = [
+        Step(
+            f"{loss}-{seed}",
+            f"train {preset.explainer} with the loss {loss!r}, seed {seed}",
+            out / loss / f"seed-{seed}" / "card.json",
+            lambda loss=loss, seed=seed: train_network(  # type: ignore[misc]
+                experiment, loss, seed
+            ),
+        )
+        for loss, seeds in (
+            ("explainer", preset.seeds),
+            ("rtis", preset.seeds[:1]),
+        )
+        for seed in seeds
+    ]
+    return [classifier, *networks]
+
+
+def train_classifier(experiment: Experiment) -> None:
+    """Train the classifier into ``classifier/``."""
+    given: Any = experiment.initial_weights
+    if given not in (None, "random", "imagenet"):
+        given = Path(given)
+    experiment.preset.train_classifier(
+        experiment.out / "classifier",
+        experiment.load("train"),
+        experiment.load("val"),
+        initial_weights=given,
+        device=experiment.device,
+        notes=experiment.notes,
+    )
+
+
+def train_network(experiment: Experiment, loss: str, seed: int) -> None:
+    """Train a network with one loss and seed into ``LOSS/seed-SEED/``."""
+    experiment.preset.train_explainer(
+        experiment.out / loss / f"seed-{seed}",
+        experiment.classifier,
+        experiment.load("train"),
+        experiment.load("val"),
+        loss=loss,
+        seed=seed,
+        initial_weights=experiment.initial_weights,
+        device=experiment.device,
+        notes=experiment.notes,
+    )
+
+
+def remember(path: Path, asked: Mapping[str, object]) -> None:
+    """Write down what a folder's experiment is, or compare it.
+
+    Raises :class:`UserError` where the folder holds another one: a step
+    that is done would not be done again, and its result would be taken for
+    what is asked now.
+    """
+    wanted = json.loads(json.dumps(asked))
+    theirs = read_json(path) if path.exists() else wanted
+    differing = [k for k in wanted if theirs.get(k) != wanted[k]]
+    if differing:
+        raise UserError(
+            f"{path.parent} holds an experiment with other settings "
+            f"({', '.join(differing)}); choose another folder with --out, or "
+            "delete it"
+        )
+    if not path.exists():
+        write_json(path, wanted)
+
+
+def chosen_steps(steps: Sequence[Step], only: Sequence[str]) -> list[Step]:
+    """Return the steps that are named, or all; UserError for no step."""
+    names = [step.name for step in steps]
+    for name in only:
+        if name not in names:
+            raise UserError(f"no step {name!r}; known: {', '.join(names)}")
+    return [step for step in steps if not only or step.name in only]
+
+
+def reproduce(
+    steps: Sequence[Step],
+    *,
+    minutes: float | None = None,
+    say: Callable[[str], object] = print,
+) -> bool:
+    """Run the steps that are not done; return whether all are done then.
+
+    Where ``minutes`` (fractions too) are over, everything is kept and the
+    rest is left for another call.
+    """
+    with time_limit(minutes):
+        try:
+            for step in steps:
+                if step.done:
+                    continue
+                check_time()
+                say(f"== {step.name}: {step.does}")
+                step.run()
+        except OutOfTime:
+            left = [step.name for step in steps if not step.done]
+            say(
+                f"The {minutes:g} minutes are over. All that was done is "
+                "kept; the same command does the rest: " + ", ".join(left)
+            )
+            return False
+    return True

@@ -1,0 +1,119 @@
+"""What a chapter shows that is no picture: source code and tables.
+
+Notebooks ask an object for its ``_repr_markdown_`` or ``_repr_html_``; that
+is all that is needed, so IPython is not imported.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+PAPER_TITLES: Mapping[str, str] = {
+    "explainer": "Explainer",
+    "grad_cam": "Grad-CAM",
+    "rise": "RISE",
+    "extremal_perturbation": "EP",
+    "igos": "iGOS++",
+    "rtis": "RTIS",
+}
+"""What the paper calls the methods that it compares."""
+
+METHOD_TITLES: Mapping[str, str] = {
+    **PAPER_TITLES,
+    "extremal_perturbation": "EP (ours)",
+    "extremal_perturbation_torchray": "EP (TorchRay)",
+    "igos": "iGOS++ (ours)",
+    "igos_khorram": "iGOS++ (Khorram)",
+    "zero": "0 everywhere",
+    "half": "½ everywhere",
+    "one": "1 everywhere",
+    "ellipse": "ellipse",
+    "ground_truth": "truth",
+    "input_gradient": "gradient",
+    "integrated_gradients": "integrated grad.",
+}
+"""What figures and tables call the rows of a comparison.
+
+Where ours departs from public code, the title says whose it is.
+"""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The real source of functions and classes, coloured by the page."""
+
+    text: str
+
+    def _repr_markdown_(self) -> str:
+        return f"```python\n{self.text}```\n"
+
+
+def source(*objects: Callable[..., object]) -> Source:
+    """Return the source of functions or classes, as the package runs it."""
+    return Source("\n\n".join(map(inspect.getsource, objects)))
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of named columns; numbers are shown with ``digits`` decimals."""
+
+    columns: Sequence[str]
+    rows: Mapping[str, Sequence[object]]
+    digits: int = 2
+
+    def _cell(self, value: object) -> str:
+        if isinstance(value, float):
+            return f"{value:.{self.digits}f}"
+        return escape(str(value))
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{escape(c)}</th>" for c in ("", *self.columns))
+        body = "".join(
+            f"<tr><th>{escape(name)}</th>"
+            + "".join(f"<td>{self._cell(v)}</td>" for v in values)
+            + "</tr>"
+            for name, values in self.rows.items()
+        )
+        return (
+            f'<table class="dataframe"><thead><tr>{head}</tr></thead>'
+            f"<tbody>{body}</tbody></table>"
+        )
+
+    def __str__(self) -> str:
+        """Return the table as plain text, as a terminal shows it."""
+        lines = [["", *self.columns]] + [
+            [name, *map(self._cell, values)]
+            for name, values in self.rows.items()
+        ]
+        widths = [
+            max(map(len, column)) for column in zip(*lines, strict=True)
+        ]
+        return "\n".join(
+            line[0].ljust(widths[0])
+            + "".join(
+                "  " + cell.rjust(width)
+                for cell, width in zip(line[1:], widths[1:], strict=True)
+            )
+            for line in lines
+        )
+
+    __repr__ = __str__
+
+
+def table(
+    columns: Sequence[str],
+    rows: Mapping[str, Sequence[object]],
+    digits: int = 2,
+) -> Table:
+    """Return a table whose rows each have one value per column.
+
+    Raises ValueError where a row is shorter or longer than that.
+    """
+    for name, values in rows.items():
+        if len(values) != len(columns):
+            raise ValueError(
+                f"row {name!r} has {len(values)} values for "
+                f"{len(columns)} columns"
+            )
+    return Table(columns, rows, digits)

@@ -1,0 +1,202 @@
+"""Results as a chapter shows them: read from files, as tables and ranks."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from explainer.attribution import PAPER_METHODS
+from explainer.evaluation.summary import MAIN
+from explainer.files import read_json
+from explainer.teaching.display import METHOD_TITLES, Table, table
+
+HEADINGS = {
+    "accuracy": "accuracy ↑",
+    "iou": "IoU ↑",
+    "iou_50": "IoU at 0.5 ↑",
+    "saliency": "saliency ↓",
+    "mae": "MAE ↓",
+}
+"""How tables name the main metrics; the arrow points to the better."""
+
+TRIED = ("iou_50", "iou", "mae")
+"""The metrics by which recipes are compared on validation images."""
+
+JUDGED = ("iou", "accuracy", "mae")
+"""The metrics whose sum (minus the last) decides on a rival's settings."""
+
+LOWER_IS_BETTER = ("saliency", "mae")
+
+Results = Mapping[str, Any]
+"""What :func:`explainer.evaluation.evaluate` returns or has written."""
+
+
+def read_results(path: Path) -> dict[str, Any] | None:
+    """Return a results file's content, or None if it has not been made."""
+    return read_json(path) if path.is_file() else None
+
+
+def methods_of(results: Results) -> list[str]:
+    """Return the methods in results, in their order."""
+    return [name for name in results if name != "card"]
+
+
+def title(method: str) -> str:
+    """Return a method's name for readers; its own name if it has none."""
+    return METHOD_TITLES.get(method, method)
+
+
+def percent(value: float | None) -> str:
+    """Return a class score in percent, or "no image" where there is none."""
+    return "no image" if value is None else f"{100 * value:.1f}"
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    if value is None:
+        return "undefined"
+    return format(value, f"{sign}.2f").replace("-", "−")
+
+
+def _with_interval(
+    mean: float | None, ci: Sequence[float] | None, sign: str = ""
+) -> str:
+    if mean is None or ci is None:
+        return "undefined"
+    low, high = (_number(x, sign) for x in ci)
+    return f"{_number(mean, sign)} [{low}, {high}]"
+
+
+def score_table(results: Results) -> Table:
+    """Return the scoreboard: means with 95% intervals, a row a method."""
+    rows = {}
+    for name in methods_of(results):
+        row = results[name]
+        rows[title(name)] = [
+            *(_with_interval(row[k], row["ci"][k]) for k in MAIN),
+            f"{row['seconds']:.3g}",
+            row["n"],
+        ]
+    return table([*(HEADINGS[k] for k in MAIN), "s / image", "n"], rows)
+
+
+def tries_table(tries: Results, settings: Mapping[str, str]) -> Table:
+    """Return what runs differ in beside their scores, a row a run.
+
+    ``tries`` is what ``tools/compare_runs.py`` wrote; ``settings`` are the
+    headings of the settings shown, by their dotted names, without those in
+    which no run differs. Last come the controls, which have none.
+    """
+    varied = {k for row in tries.values() for k in row.get("settings", ())}
+    settings = {k: v for k, v in settings.items() if k in varied}
+    rows = {}
+    for run in methods_of(tries):
+        row = tries[run]
+        known = row.get("settings", {})
+        values = [known.get(name) for name in settings]
+        rows[title(run).replace("_", " ")] = [
+            row.get("step", "–"),
+            *("–" if v is None else str(v) for v in values),
+            *(_with_interval(row[k], row["ci"][k]) for k in TRIED),
+        ]
+    headings = [HEADINGS[k] for k in TRIED]
+    return table(["steps", *settings.values(), *headings], rows)
+
+
+def seeds_table(tries: Results) -> Table:
+    """Return the scores of runs that differ in their seed alone.
+
+    The last row is their mean and standard deviation: what another seed
+    changes, as the intervals beside single runs say what other images do.
+    """
+    runs = [run for run in methods_of(tries) if "settings" in tries[run]]
+    columns = {k: [tries[run][k] for run in runs] for k in TRIED}
+    rows: dict[str, Sequence[object]] = {
+        f"seed {tries[run]['settings']['training.seed']}": [
+            _with_interval(tries[run][k], tries[run]["ci"][k]) for k in TRIED
+        ]
+        for run in runs
+    }
+    rows["mean ± standard deviation"] = [
+        f"{fmean(values):.3f} ± {stdev(values):.3f}"
+        for values in columns.values()
+    ]
+    return table([HEADINGS[k] for k in TRIED], rows)
+
+
+def search_table(search: Results) -> Table:
+    """Return what searching a rival's settings gained, a row a rival.
+
+    ``search`` is what ``tools/search_rivals.py settings`` wrote. Scores are
+    those of the defaults and of the choice, on the images searched on.
+    """
+    rows = {}
+    for name in methods_of(search):
+        chosen, tried = search[name]["chosen"], search[name]["tried"]
+        first = tried[0]  # the defaults
+        last = next(t for t in tried if t["options"] == chosen)
+        rows[title(name)] = [
+            *(f"{_number(first[k])} → {_number(last[k])}" for k in JUDGED),
+            len(tried),
+            search[name].get("n", search["card"]["n"]),
+            ", ".join(f"{k} {v}" for k, v in chosen.items())
+            or "the defaults",
+        ]
+    headings = [HEADINGS[k] for k in JUDGED]
+    return table([*headings, "tried", "images", "chosen"], rows)
+
+
+def excludes_zero(difference: Mapping[str, Any]) -> bool:
+    """Return whether a paired difference's interval lies beside zero."""
+    ci = difference["ci"]
+    return ci is not None and not ci[0] <= 0 <= ci[1]
+
+
+def difference_table(results: Results) -> Table:
+    """Return each method minus the Explainer, image by image.
+
+    Means with paired bootstrap 95% intervals; a star marks an interval
+    that excludes zero.
+    """
+    rows = {}
+    for name in methods_of(results):
+        if "difference" not in results[name]:
+            continue
+        cells = []
+        for key in MAIN:
+            d = results[name]["difference"][key]
+            star = " *" if excludes_zero(d) else ""
+            cells.append(_with_interval(d["mean"], d["ci"], "+") + star)
+        rows[title(name)] = cells
+    return table([HEADINGS[k] for k in MAIN], rows)
+
+
+def rank(
+    results: Results, metric: str, among: Sequence[str] = PAPER_METHODS
+) -> tuple[int, int]:
+    """Return the Explainer's place, 1 for the best, and of how many.
+
+    By the paired differences, so that a rival is compared on the images
+    that both were measured on. Only methods of ``among`` that are in the
+    results take part; a tie takes the better place.
+    """
+    rivals = [m for m in among if m in results and m != "explainer"]
+    sign = -1 if metric in LOWER_IS_BETTER else 1
+    means = [results[m]["difference"][metric]["mean"] for m in rivals]
+    better = [d for d in means if d is not None and sign * d > 0]
+    return 1 + len(better), 1 + len(rivals)
+
+
+def class_score_table(
+    scores: Sequence[Sequence[float | None]], columns: Sequence[str]
+) -> Table:
+    """Return a class-score table in percent, its diagonal in brackets.
+
+    ``scores`` has a row for each of ``columns`` but the first, "none"; a
+    row without images says so.
+    """
+    rows = {}
+    for r, row in enumerate(scores):
+        cells = [percent(v) for v in row]
+        cells[1 + r] = f"[{cells[1 + r]}]"
+        rows[columns[1 + r]] = cells
+    return table(columns, rows)

@@ -1,0 +1,120 @@
+"""What one term of the loss does to a mask: its pull, and where it leads.
+
+The chapters on single terms look at a term as a function of a mask alone,
+``term(masks) -> scalar``, the classifier and the images being given.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Term = Callable[[Tensor], Tensor]
+
+
+def pull(term: Term, masks: Tensor) -> Tensor:
+    """Return -dL/dm times the number of pixels: where a term pulls a mask.
+
+    Positive where the term would rather have the pixel brighter. ``masks``
+    is ``(B, C, H, W)``, ``term`` a mean over images; the factor B H W makes
+    the pull independent of the batch and of the resolution: the area A(m)
+    pulls with -1 everywhere.
+    """
+    masks = masks.detach().clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(term(masks), masks)
+    return -gradient * (masks.numel() / masks.shape[1])
+
+
+def resized(cells: Tensor, size: int) -> Tensor:
+    """Return masks of ``(B, C, n, n)`` cells at ``(B, C, size, size)``.
+
+    Bilinear.
+    """
+    return F.interpolate(
+        cells, (size, size), mode="bilinear", align_corners=False
+    )
+
+
+def jittered(
+    views: Tensor, generator: torch.Generator, pixels: int = 6
+) -> Tensor:
+    """Shift images ``(B, 3, H, W)`` together, round the edges, at random.
+
+    By up to ``pixels`` in both directions. A mask that is optimised for
+    views that move has no use for patterns of single pixels.
+    """
+    shift = torch.randint(
+        -pixels,
+        pixels + 1,
+        (2,),
+        generator=generator,
+        device=generator.device,
+    )
+    return views.roll(tuple(shift.tolist()), (2, 3))
+
+
+def descend(
+    term: Term,
+    start: Tensor,
+    size: int,
+    *,
+    steps: int = 40,
+    learning_rate: float = 0.6,
+) -> Tensor:
+    """Follow a term downhill, with the mask's own cells as the parameters.
+
+    No network: each cell has one logit, which Adam moves. The term is a
+    mean over images; each goes its way whatever the others. ``start`` is
+    ``(B, C, n, n)`` in [0, 1], the mask to begin with; the term sees it at
+    ``size`` by ``size`` pixels, and so it is returned. For the whole loss
+    there is :func:`explainer.teaching.playground.optimise_mask`.
+    """
+    logits = start.clamp(0.01, 0.99).logit().detach().requires_grad_()
+    # Adam makes full steps of the faintest gradient, and a term that has
+    # all it wants would wander; eps lets it rest. In units of the pull, so
+    # that it means the same for few cells and for many.
+    optimiser = torch.optim.Adam([logits], learning_rate, eps=0.05)
+    n_cells = start.numel() / start.shape[1]
+    for _ in range(steps):
+        loss = n_cells * term(resized(logits.sigmoid(), size))
+        optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        optimiser.step()
+    return resized(logits.sigmoid(), size).detach()
+
+
+class SortedMask(NamedTuple):
+    """A mask's pixels from bright to dark beside its bounds, all ``(Z,)``.
+
+    ``too_small`` and ``too_large`` are the two halves of B: the mean of
+    what ``r`` lacks below ``q_min``, and of what it has above ``q_max``.
+    """
+
+    r: Tensor
+    q_min: Tensor
+    q_max: Tensor
+    too_small: float
+    too_large: float
+
+
+def sorted_mask(mask: Tensor, a: float, b: float) -> SortedMask:
+    """Sort a mask and lay the bounds of its area beside it.
+
+    The paper's own form of B (eq. 5 and 6), with r the sorted mask:
+    q_min is one for the first a Z of the Z pixels, q_max for the first b Z,
+    and zero after that. :func:`explainer.losses.area_bound` finds the same
+    two sums without sorting. ``mask`` is ``(H, W)``.
+    """
+    r = mask.detach().flatten().sort(descending=True).values
+    place = torch.arange(len(r), device=r.device)
+    q_min = (place < int(a * len(r))).to(r)
+    q_max = (place < int(b * len(r))).to(r)
+    return SortedMask(
+        r,
+        q_min,
+        q_max,
+        float((q_min - r).clamp(min=0).mean()),
+        float((r - q_max).clamp(min=0).mean()),
+    )

@@ -1,0 +1,254 @@
+"""Training a classifier, and the Explainer of a classifier.
+
+Both go through one loop; :mod:`explainer.training.loop` tells what a run's
+folder holds and how an interrupted run is resumed.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+from torchmetrics.functional.classification import binary_average_precision
+
+from explainer.classifiers import evaluating, frozen, layout_of
+from explainer.data import Batch, LabelledImages, all_labels
+from explainer.losses import (
+    Loss,
+    LossWeights,
+    classification_loss,
+    explainer_loss,
+)
+from explainer.masks import composite, make_fill, random_masks
+from explainer.provenance import describe
+from explainer.streams import Streams, uniform
+from explainer.training.loop import (
+    History,
+    Loop,
+    Run,
+    TrainingConfig,
+    TrainingError,
+    without_masks,
+)
+
+__all__ = [
+    "MaskedInputs",
+    "Run",
+    "TrainingConfig",
+    "TrainingError",
+    "fit_classifier",
+    "fit_explainer",
+    "mean_average_precision",
+    "predict",
+]
+
+
+@dataclass(frozen=True)
+class MaskedInputs:
+    """Let a classifier meet in training what masking will show it.
+
+    A share ``masked`` of the images is covered in part by a random mask
+    (labels kept, since what is left still shows), a share ``blank``
+    entirely (labelled as nothing); ``fill`` is what covers them, see
+    :func:`explainer.masks.make_fill`. Targets are pulled by ``smoothing``
+    towards 1/2. Departs from the paper, whose classifiers never saw a
+    masked image.
+    """
+
+    masked: float = 0.0
+    blank: float = 0.0
+    fill: str = "mean"
+    smoothing: float = 0.0
+
+
+@torch.no_grad()
+def predict(
+    classifier: nn.Module,
+    data: LabelledImages,
+    batch_size: int = 64,
+    device: torch.device | str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return a classifier's logits and the labels, ``(N, C)`` each.
+
+    On the CPU; ``device`` is where the classifier is.
+    """
+    logits, labels = [], []
+    with evaluating(classifier):
+        for batch in DataLoader(
+            data,  # type: ignore[arg-type]
+            batch_size,
+            collate_fn=without_masks,
+        ):
+            logits.append(classifier(batch.images.to(device)).cpu())
+            labels.append(batch.labels)
+    return torch.cat(logits), torch.cat(labels)
+
+
+def mean_average_precision(logits: Tensor, labels: Tensor) -> float:
+    """Return the mean over classes that occur of the average precision.
+
+    ``logits`` and ``labels`` are ``(N, C)``; NaN where no class occurs.
+    """
+    per_class = [
+        binary_average_precision(logits[:, c].sigmoid(), labels[:, c].long())
+        for c in labels.any(0).nonzero()[:, 0].tolist()
+    ]
+    return float(torch.stack(per_class).mean()) if per_class else math.nan
+
+
+def labelled(data: LabelledImages) -> tuple[LabelledImages, int]:
+    """Leave out images with none of the classes; return how many."""
+    has_label = all_labels(data).sum(1) > 0
+    dropped = int((~has_label).sum())
+    if dropped == 0:
+        return data, 0
+    if dropped == len(data):
+        raise TrainingError(
+            "no image has any of the classes "
+            f"{', '.join(data.classes)}; choose other classes or data"
+        )
+    subset = Subset(data, has_label.nonzero()[:, 0].tolist())  # type: ignore
+    subset.classes = data.classes  # type: ignore[attr-defined]
+    return subset, dropped  # type: ignore[return-value]
+
+
+def fit_classifier(
+    classifier: nn.Module,
+    train: LabelledImages,
+    val: LabelledImages,
+    training: TrainingConfig,
+    *,
+    folder: Path | str,
+    config: dict[str, object],
+    masked_inputs: MaskedInputs = MaskedInputs(),
+    on_validation: Callable[[History], None] | None = None,
+    device: str | None = None,
+    progress: bool = True,
+) -> Run:
+    """Train a classifier with binary cross-entropy (or cross-entropy).
+
+    Images with none of the classes are kept: they are true negatives.
+    ``config`` says how the classifier was built and is stored with the
+    weights; ``folder`` resumes if it holds an interrupted run. The
+    validation's ``map`` is the mean average precision. ``on_validation``
+    is called with the history after each validation, say to draw it.
+    Raises as :class:`~explainer.training.loop.Loop`.
+    """
+    multi_label = getattr(classifier, "multi_label", True)
+
+    def batch_loss(net: nn.Module, batch: Batch, streams: Streams) -> Loss:
+        images, labels = batch.images, batch.labels
+        if net.training:
+            images, labels = _cover(
+                images, labels, masked_inputs, classifier, streams
+            )
+        value = classification_loss(net(images), labels, multi_label)
+        return Loss(value, {})
+
+    def score(net: nn.Module, device: torch.device) -> dict[str, float]:
+        logits, labels = predict(net, val, device=device)
+        return {"map": mean_average_precision(logits, labels)}
+
+    config = {**config, "masked_inputs": asdict(masked_inputs)}
+    return Loop(
+        classifier,
+        batch_loss,
+        train,
+        val,
+        training,
+        folder=Path(folder),
+        config={**config, "kind": "classifier"},
+        score=score,
+        on_validation=on_validation,
+        device=device,
+        progress=progress,
+    ).run()
+
+
+def _cover(
+    images: Tensor,
+    labels: Tensor,
+    how: MaskedInputs,
+    classifier: nn.Module,
+    streams: Streams,
+) -> tuple[Tensor, Tensor]:
+    """Cover some images in part and some entirely (:class:`MaskedInputs`)."""
+    if how.masked or how.blank:
+        cover = streams("cover")
+        chance = uniform(images, (1, 1, 1), cover)
+        keep = random_masks(images, cover)
+        keep = torch.where(chance >= how.blank + how.masked, 1.0, keep)
+        blank = chance < how.blank
+        keep = torch.where(blank, 0.0, keep)
+        fill = make_fill(how.fill, images, classifier, streams("noise"))
+        images = composite(images, keep, fill)
+        labels = labels * (~blank)[:, :, 0, 0]
+    return images, labels + how.smoothing * (0.5 - labels)
+
+
+def fit_explainer(
+    network: nn.Module,
+    classifier: nn.Module,
+    train: LabelledImages,
+    val: LabelledImages,
+    training: TrainingConfig,
+    *,
+    folder: Path | str,
+    config: dict[str, object],
+    loss: Callable[..., Loss] = explainer_loss,
+    weights: object = LossWeights(),
+    on_validation: Callable[[History], None] | None = None,
+    device: str | None = None,
+    progress: bool = True,
+    **loss_options: object,
+) -> Run:
+    """Train an Explainer for a classifier from image labels alone.
+
+    The classifier is frozen (in place); pixel masks are never read. Images
+    with none of the classes are dropped and counted (``dropped`` in the
+    configuration). ``loss`` and ``weights`` belong together: the paper's
+    loss by default; ``loss_options`` (say ``fill="noise"``) are passed on.
+    Raises as :class:`~explainer.training.loop.Loop`, and
+    :class:`TrainingError` where no image has any of the classes.
+    """
+    explanandum = frozen(classifier)
+    layout = layout_of(explanandum)
+    explanandum.to(memory_format=layout)
+    train, dropped = labelled(train)
+    val, _ = labelled(val)
+
+    def batch_loss(net: nn.Module, batch: Batch, streams: Streams) -> Loss:
+        class_masks = net(batch.images).sigmoid()
+        explanandum.to(batch.images.device)
+        return loss(
+            explanandum,
+            batch.images.contiguous(memory_format=layout),
+            batch.labels,
+            class_masks,
+            weights,
+            generator=streams("noise"),
+            **loss_options,
+        )
+
+    return Loop(
+        network,
+        batch_loss,
+        train,
+        val,
+        training,
+        folder=Path(folder),
+        config={
+            **config,
+            "kind": "explainer",
+            "dropped": dropped,
+            "loss": describe(loss),
+            "weights": asdict(weights),  # type: ignore[call-overload]
+            **loss_options,
+        },
+        on_validation=on_validation,
+        device=device,
+        progress=progress,
+    ).run()

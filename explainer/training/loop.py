@@ -1,0 +1,592 @@
+"""The training loop: steps, validations, checkpoints, resuming.
+
+A run is a folder: ``config.json`` (what was asked), ``metrics.jsonl`` (one
+line per validation), ``model.safetensors`` (the weights that count),
+``last.pt`` (where to resume) and ``card.json`` (data, seed, versions,
+hardware, commit, scores, the weights' SHA-256; written when the run ends).
+
+Every random choice has a stream of its own (:mod:`explainer.streams`), a
+function of the seed, of the step and of an image's place in the batch. So a
+run that is interrupted and resumed takes the very steps it would have taken,
+and no random state has to be stored.
+"""
+
+import io
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DataLoaderConfiguration
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Sampler
+from tqdm.auto import tqdm
+
+from explainer.checkpoints import (
+    CheckpointError,
+    read_weights,
+    save_weights,
+)
+from explainer.classifiers import layout_of
+from explainer.data import Batch, LabelledImages, Sample, collate, flip
+from explainer.deadline import OutOfTime, check_time
+from explainer.errors import UserError
+from explainer.files import read_json, sha256, write_atomically, write_json
+from explainer.losses import Loss
+from explainer.provenance import environment
+from explainer.streams import Streams, generator, per_image
+
+History = list[dict[str, float]]
+"""The record of each validation: ``step``, losses and scores by name."""
+
+BatchLoss = Callable[[nn.Module, Batch, Streams], Loss]
+Score = Callable[[nn.Module, torch.device], dict[str, float]]
+
+STATE = {"model", "optimizer", "scaler", "step", "best", "stale", "sums"}
+"""What ``last.pt`` holds."""
+
+STATE_EVERY = 600.0
+"""Seconds after which a run writes where to resume, between validations."""
+
+
+class TrainingError(UserError):
+    """A run that cannot go on; the message names cause and remedy."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long and how to train.
+
+    ``steps`` batches of ``batch_size``; AdamW (Adam for a ``weight_decay``
+    of 0) at ``learning_rate``, constant or falling to zero along a cosine,
+    after a linear rise over ``warmup`` steps; validation every
+    ``eval_every`` steps, and an end when the validation loss has not fallen
+    by ``min_delta`` for ``patience`` validations. With patience the weights
+    of the best validation count; without (None) all steps are taken and the
+    last weights count. ``flip`` mirrors half of the images.
+    ``encoder_rate`` scales the learning rate of a network's ``encoder`` and
+    ``class_activation``, for those that start from another network's.
+    ``mixed_precision`` is Accelerate's; ``workers`` processes read images.
+    Every random choice follows from ``seed``.
+    """
+
+    steps: int
+    batch_size: int = 16
+    learning_rate: float = 1e-4
+    encoder_rate: float = 1.0
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup: int = 0
+    eval_every: int = 200
+    patience: int | None = None
+    min_delta: float = 0.001
+    flip: bool = False
+    seed: int = 42
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    workers: int = 0
+
+
+@dataclass
+class Run:
+    """What training returns: the folder, and the validations' records."""
+
+    folder: Path
+    history: History = field(default_factory=list)
+
+    @property
+    def weights(self) -> Path:
+        """The file of the weights that count."""
+        return self.folder / "model.safetensors"
+
+
+def without_masks(samples: Sequence[Sample]) -> Batch:
+    """Collate without masks: training never sees what they hold."""
+    return collate([s._replace(mask=None) for s in samples])
+
+
+def learning_rate(config: TrainingConfig, step: int) -> float:
+    """Return the learning rate of a step."""
+    rate = config.learning_rate * min(1.0, (step + 1) / (config.warmup + 1))
+    if config.schedule == "cosine":
+        rate *= 0.5 * (1 + math.cos(math.pi * step / config.steps))
+    return rate
+
+
+class ShuffledBatches(Sampler[list[int]]):
+    """Batches of shuffled indices, epoch after epoch, from a given step on.
+
+    Epoch e's order is a function of (seed, e); an incomplete last batch is
+    dropped, unless there is no other.
+    """
+
+    drop_last = True
+    """What Accelerate asks of a sampler that it shares among processes."""
+
+    def __init__(
+        self, n: int, batch_size: int, seed: int, start: int, stop: int
+    ) -> None:
+        self.n, self.batch_size = n, min(n, batch_size)
+        self.seed, self.start, self.stop = seed, start, stop
+
+    def __len__(self) -> int:
+        """Return the number of batches left."""
+        return max(0, self.stop - self.start)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yield one list of indices per step."""
+        per_epoch = self.n // self.batch_size
+        order: list[int] = []
+        shuffled_for = -1
+        for step in range(self.start, self.stop):
+            epoch, i = divmod(step, per_epoch)
+            if epoch != shuffled_for:
+                stream = generator(self.seed, epoch, "shuffle")
+                order = torch.randperm(self.n, generator=stream).tolist()
+                shuffled_for = epoch
+            yield order[i * self.batch_size : (i + 1) * self.batch_size]
+
+
+class Average:
+    """A mean of named scalars that waits for the device only when read.
+
+    ``sums`` holds the sum of each, and of the weights as "weight".
+    """
+
+    def __init__(self, sums: dict[str, Tensor] | None = None) -> None:
+        self.sums = sums or {}
+
+    def add(self, loss: Loss, weight: float = 1.0) -> None:
+        """Add a loss and its terms, counted ``weight`` times."""
+        one = torch.ones_like(loss.total)
+        for name, value in {
+            "total": loss.total,
+            **loss.terms,
+            "weight": one,
+        }.items():
+            term = weight * value.detach().float()
+            before = self.sums.get(name)
+            self.sums[name] = term if before is None else before + term
+
+    def read(self, over: Accelerator | None = None) -> dict[str, float]:
+        """Return the means; with ``over`` those of all its processes."""
+        if not self.sums:
+            return {}
+        sums = {k: v for k, v in self.sums.items() if k != "weight"}
+        values = torch.stack(list(sums.values())) / self.sums["weight"]
+        if over is not None:
+            values = over.reduce(values, "mean")
+        return dict(zip(sums, values.tolist(), strict=True))
+
+
+def parameter_groups(
+    model: nn.Module, encoder_rate: float
+) -> list[dict[str, Any]]:
+    """Return the parameters that learn, with their share of the rate."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            given = name.startswith(("encoder.", "class_activation."))
+            share = encoder_rate if given else 1.0
+            groups.setdefault(share, []).append(parameter)
+    return [{"params": ps, "share": share} for share, ps in groups.items()]
+
+
+# --- what an interrupted run left ---------------------------------------
+
+
+def check_config(path: Path, config: dict[str, Any]) -> None:
+    """Refuse to resume a run that was asked for otherwise.
+
+    ``path`` is the run's ``config.json``; raises :class:`TrainingError`.
+    """
+    if not path.exists():
+        return
+    if read_json(path) != json.loads(json.dumps(config)):
+        raise TrainingError(
+            f"{path.parent} holds a run with another configuration; choose "
+            "another folder, or delete this one to start again"
+        )
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Return the state to resume from, empty for a fresh run.
+
+    ``path`` is the run's ``last.pt``. Raises
+    :class:`~explainer.checkpoints.CheckpointError` where it is damaged.
+    """
+    if not path.exists():
+        return {}
+    try:
+        state: dict[str, Any] = torch.load(
+            path, map_location="cpu", weights_only=True
+        )
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} cannot be read; delete it to start the run again"
+        ) from error
+    if not isinstance(state, dict) or set(state) != STATE:
+        raise CheckpointError(
+            f"{path} is not the state of a run; delete it to start the run "
+            "again"
+        )
+    return state
+
+
+@contextmanager
+def resuming(path: Path) -> Iterator[None]:
+    """Name the file where a state does not fit what is trained.
+
+    Within the block an error becomes a
+    :class:`~explainer.checkpoints.CheckpointError`.
+    """
+    try:
+        yield
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path} does not fit the networks of this run; delete it to "
+            "start the run again"
+        ) from error
+
+
+def read_history(path: Path, up_to: int) -> History:
+    """Return the records of a run's past, without those after ``up_to``.
+
+    ``path`` is the run's ``metrics.jsonl``; lines that are no records are
+    passed over.
+    """
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_bytes().splitlines():
+        try:  # a copy may have cut a line short
+            row = json.loads(line)
+            if row["step"] <= up_to and row["seconds"] >= 0:
+                rows.append(row)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            continue
+    return rows
+
+
+# --- the loop -----------------------------------------------------------
+
+
+def _accelerator(precision: str, device: str | None) -> Accelerator:
+    """Return Accelerate's view of this process.
+
+    It keeps the first run's device and precision for all later ones.
+    """
+    try:
+        found = Accelerator(
+            mixed_precision=precision,
+            cpu=device == "cpu",
+            dataloader_config=DataLoaderConfiguration(split_batches=True),
+        )
+    except ValueError:
+        found = None
+    if found is None or (device and found.device.type != device):
+        raise TrainingError(
+            "this process has already trained on another device or in "
+            "another precision; start a new one for this run"
+        )
+    return found
+
+
+class Loop:
+    """One run: ``Loop(...).run()`` trains, or resumes a run that stopped.
+
+    At the end ``model`` holds the weights that count. Raises
+    :class:`TrainingError` where the folder holds a run with another
+    configuration, or the loss is not a number any more,
+    :class:`~explainer.checkpoints.CheckpointError` where the state to resume
+    from is damaged or of other networks, and
+    :class:`~explainer.deadline.OutOfTime`, with the state written, where the
+    time given to the command is over.
+
+    Parameters
+    ----------
+    model:
+        What is trained, in place.
+    batch_loss:
+        Maps (model, batch, streams) to a :class:`Loss`; what it draws at
+        random comes from ``streams(name)``, a generator per image.
+    train, val:
+        The data; pixel masks are dropped before anyone can look at them.
+    training:
+        How long and how.
+    folder:
+        Output folder; an interrupted run in it is resumed.
+    config:
+        Stored with the weights, and compared when a run is resumed.
+    score:
+        More numbers for each validation's record.
+    on_validation:
+        Called with the history after each validation.
+    device:
+        "cpu" or "cuda"; None leaves the choice to Accelerate.
+    progress:
+        Show a bar.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batch_loss: BatchLoss,
+        train: LabelledImages,
+        val: LabelledImages,
+        training: TrainingConfig,
+        *,
+        folder: Path,
+        config: dict[str, Any],
+        score: Score = lambda model, device: {},
+        on_validation: Callable[[History], None] | None = None,
+        device: str | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.batch_loss, self.val, self.training = batch_loss, val, training
+        self.score, self.on_validation = score, on_validation
+        self.folder, self.progress = folder, progress
+        self.config = {**config, "training": asdict(training)}
+        check_config(folder / "config.json", self.config)
+        state = read_state(folder / "last.pt")
+        if not state:  # a card tells of the run that began anew
+            (folder / "card.json").unlink(missing_ok=True)
+        write_json(folder / "config.json", self.config)
+        self.accelerator = _accelerator(training.mixed_precision, device)
+        self._prepare(model, train, state)
+
+    def _prepare(
+        self, model: nn.Module, train: LabelledImages, state: dict[str, Any]
+    ) -> None:
+        """Set everything to the state that a run stopped in, or to none."""
+        training = self.training
+        self.step: int = state.get("step", 0)
+        self.best: float = state.get("best", math.inf)
+        self.stale: int = state.get("stale", 0)
+        self.average = Average(state.get("sums"))
+        self.history = read_history(self.folder / "metrics.jsonl", self.step)
+        last = self.folder / "last.pt"
+        if state:
+            with resuming(last):
+                model.load_state_dict(state["model"])
+        self.layout = layout_of(model)
+        model = model.to(memory_format=self.layout)
+        optimizer = torch.optim.AdamW(
+            parameter_groups(model, training.encoder_rate),
+            lr=training.learning_rate,
+            weight_decay=training.weight_decay,
+        )
+        loader: Any = DataLoader(
+            train,  # type: ignore[arg-type]
+            batch_sampler=ShuffledBatches(
+                len(train),
+                training.batch_size,
+                training.seed,
+                self.step,
+                training.steps,
+            ),
+            collate_fn=without_masks,
+            num_workers=training.workers,
+            pin_memory=self.accelerator.device.type == "cuda",
+            persistent_workers=training.workers > 0,
+        )
+        self.net, self.optimizer, self.loader = self.accelerator.prepare(
+            model, optimizer, loader
+        )
+        if state:
+            with resuming(last):
+                self.optimizer.load_state_dict(state["optimizer"])
+                if self.accelerator.scaler is not None:
+                    self.accelerator.scaler.load_state_dict(state["scaler"])
+
+    @property
+    def model(self) -> nn.Module:
+        """The model without what Accelerate wrapped around it."""
+        # Compiled or not, the weights keep their names.
+        model: nn.Module = self.accelerator.unwrap_model(
+            self.net, keep_torch_compile=False
+        )
+        return model
+
+    @property
+    def _is_over(self) -> bool:
+        patience = self.training.patience
+        tired = patience is not None and self.stale >= patience
+        return tired or self.step == self.training.steps
+
+    def run(self) -> Run:
+        """Take the steps that are left; return the run."""
+        self.since = self.written = time.perf_counter()
+        with tqdm(
+            total=self.training.steps,
+            initial=self.step,
+            disable=not (self.progress and self.accelerator.is_main_process),
+            unit="step",
+        ) as bar:
+            for batch in () if self._is_over else self.loader:
+                self.average.add(self._take_step(batch))
+                bar.update()
+                if self.step % 20 == 0 and not bar.disable:
+                    terms = self.average.read().items()
+                    bar.set_postfix({k: f"{v:.3f}" for k, v in terms})
+                last = self.step == self.training.steps
+                if self.step % self.training.eval_every == 0 or last:
+                    self._record()
+                if self._is_over:
+                    break
+                self._mind_the_time()
+        self._restore()
+        if self.accelerator.is_main_process:
+            self._write_card()
+        return Run(self.folder, self.history)
+
+    def _mind_the_time(self) -> None:
+        """Keep what is done, now and then and when the time is over."""
+        try:
+            check_time()
+        except OutOfTime:
+            self._write_state()
+            raise
+        if time.perf_counter() - self.written > STATE_EVERY:
+            self._write_state()
+
+    def _restore(self) -> None:
+        """Fill the model with the weights that count: the file's."""
+        self.accelerator.wait_for_everyone()
+        path = self.folder / "model.safetensors"
+        if path.exists():  # not so for a run of no steps
+            self.model.load_state_dict(read_weights(path)[0])
+
+    def _to_device(self, batch: Batch) -> Batch:
+        """Move a batch, in the layout that the model's convolutions like."""
+        device = self.accelerator.device
+        images = batch.images.to(
+            device, non_blocking=True, memory_format=self.layout
+        )
+        labels = batch.labels.to(device, non_blocking=True)
+        return batch._replace(images=images, labels=labels)
+
+    def _take_step(self, batch: Batch) -> Loss:
+        accelerator, training = self.accelerator, self.training
+        n, process = len(batch.images), accelerator.process_index
+
+        def streams(name: str) -> list[torch.Generator]:
+            first = process * n
+            return [
+                generator(training.seed, self.step, name, first + i)
+                for i in range(n)
+            ]
+
+        # Dropout draws from the global stream.
+        dropout = generator(training.seed, self.step, "dropout", process)
+        torch.manual_seed(dropout.initial_seed())
+        batch = self._to_device(batch)
+        if training.flip:
+            batch = flip(batch, streams("flip"))
+        for group in self.optimizer.param_groups:
+            rate = learning_rate(training, self.step)
+            group["lr"] = group["share"] * rate
+        self.net.train()
+        with accelerator.autocast():
+            loss = self.batch_loss(self.net, batch, streams)
+        self.optimizer.zero_grad(set_to_none=True)
+        accelerator.backward(loss.total)
+        self.optimizer.step()
+        self.step += 1
+        return loss
+
+    @torch.no_grad()
+    def _validate(self) -> dict[str, float]:
+        """Return the mean loss and terms over held-out images."""
+        self.model.eval()
+        average = Average()
+        batches: Any = DataLoader(
+            self.val,  # type: ignore[arg-type]
+            self.training.batch_size,
+            collate_fn=without_masks,
+        )
+        seen = 0
+        for batch in batches:
+            indices = range(seen, seen + len(batch.images))
+            streams = partial(
+                per_image, self.training.seed, indices, "validation"
+            )
+            with self.accelerator.autocast():
+                loss = self.batch_loss(
+                    self.model, self._to_device(batch), streams
+                )
+            average.add(loss, len(indices))
+            seen += len(indices)
+        return average.read()
+
+    def _record(self) -> None:
+        """Validate, and write down where the run stands."""
+        trained = self.average.read(self.accelerator)
+        held_out = self._validate()
+        if not math.isfinite(trained["total"] + held_out["total"]):
+            raise TrainingError(
+                f"the loss is not a number by step {self.step}; lower the "
+                "learning rate, and check the data for broken images"
+            )
+        self.history.append(
+            {
+                "step": self.step,
+                **{f"train_{k}": v for k, v in trained.items()},
+                **{f"val_{k}": v for k, v in held_out.items()},
+                **self.score(self.model, self.accelerator.device),
+                "seconds": round(time.perf_counter() - self.since, 3),
+            }
+        )
+        self.average, self.since = Average(), time.perf_counter()
+        better = held_out["total"] < self.best - self.training.min_delta
+        self.best = held_out["total"] if better else self.best
+        self.stale = 0 if better else self.stale + 1
+        if not self.accelerator.is_main_process:
+            return
+        if better or self.training.patience is None:
+            save_weights(
+                self.folder / "model.safetensors", self.model, self.config
+            )
+        lines = "".join(json.dumps(row) + "\n" for row in self.history)
+        write_atomically(self.folder / "metrics.jsonl", lines.encode())
+        self._write_state()  # last: records beyond it are dropped on resuming
+        if self.on_validation is not None:
+            self.on_validation(self.history)
+
+    def _write_state(self) -> None:
+        """Write where to resume, whole or not at all."""
+        if not self.accelerator.is_main_process:
+            return
+        scaler = self.accelerator.scaler
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "step": self.step,
+            "best": self.best,
+            "stale": self.stale,
+            "sums": self.average.sums,
+        }
+        content = io.BytesIO()
+        torch.save(state, content)
+        write_atomically(self.folder / "last.pt", content.getvalue())
+        self.written = time.perf_counter()
+
+    def _write_card(self) -> None:
+        seconds = sum(row["seconds"] for row in self.history)
+        write_json(
+            self.folder / "card.json",
+            {
+                **self.config,
+                "sha256": sha256(self.folder / "model.safetensors"),
+                "scores": self.history[-1] if self.history else {},
+                "train_seconds": round(seconds, 1),
+                "environment": environment(),
+            },
+        )

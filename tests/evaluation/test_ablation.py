@@ -1,0 +1,260 @@
+"""Variants of the loss, their two spreads, and trainings that go on."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from explainer.checkpoints import load_classifier
+from explainer.data import Scenes
+from explainer.errors import UserError
+from explainer.evaluation.ablation import (
+    COLUMNS,
+    Ablation,
+    ablate,
+    read_masks,
+    score,
+    short_training,
+)
+from explainer.evaluation.images import Selection, Settings, select
+from explainer.evaluation.variants import (
+    AREA,
+    TERMS,
+    VARIANTS,
+    variant_weights,
+)
+from explainer.files import DamagedFileError
+from explainer.losses import LossWeights
+from explainer.presets import get_preset
+from explainer.training import TrainingError
+
+PRESET = get_preset("scenes")
+
+
+# --- variants -----------------------------------------------------------
+
+
+def test_terms_are_the_weights_of_the_loss() -> None:
+    weights = LossWeights()
+    assert {t for t in TERMS if isinstance(getattr(weights, t), float)} == (
+        set(TERMS)
+    )
+    assert set(AREA) < set(TERMS)
+
+
+def test_every_term_is_off_in_turn_and_alone() -> None:
+    kept = [set(terms) for terms in VARIANTS.values()]
+    for term in TERMS:
+        assert set(TERMS) - {term} in kept, term
+    assert set(TERMS) - set(AREA) in kept
+    for group in ({"entropy"}, set(AREA), {"smoothness"}, set()):
+        assert {"classification"} | group in kept
+    assert VARIANTS["full"] == TERMS
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_only_missing_terms_lose_their_weight(variant: str) -> None:
+    weights = variant_weights(PRESET.weights, variant)
+    for term in TERMS:
+        before = getattr(PRESET.weights, term)
+        expected = before if term in VARIANTS[variant] else 0
+        assert getattr(weights, term) == expected
+    assert (weights.a, weights.b) == (PRESET.weights.a, PRESET.weights.b)
+
+
+def test_short_training_keeps_the_recipe() -> None:
+    training = short_training(PRESET, 20)
+    assert (training.steps, training.warmup, training.eval_every) == (
+        20,
+        2,
+        5,
+    )
+    assert training.learning_rate == PRESET.explainer_training.learning_rate
+
+
+# --- scores -------------------------------------------------------------
+
+
+class _Constant(nn.Module):
+    """An Explainer that answers the same everywhere."""
+
+    def __init__(self, logits: list[float]) -> None:
+        super().__init__()
+        self.logits = torch.tensor(logits).reshape(1, -1, 1, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        shape = (len(images), -1, *images.shape[-2:])
+        return self.logits.expand(shape)
+
+
+def test_scores_of_constant_masks() -> None:
+    data = Scenes("test", 12)
+    classifier = load_classifier("scenes")
+    with torch.no_grad():
+        chosen = select(classifier, data, Settings())
+    network = _Constant([100.0] * 8)
+    found = score(network, classifier, data, chosen, Settings(steps=0))
+    assert tuple(found) == COLUMNS
+    assert all(len(column) == 12 for column in found.values())
+    assert found["target_area"] == found["non_target_area"] == [1] * 12
+    assert found["variation"] == [0] * 12
+    # Everything is kept, nothing left: a grey image.
+    assert min(found["kept"]) > max(found["left"])
+    for i, sample in enumerate(data):  # type: ignore[arg-type]
+        n_classes = int(sample.labels.sum())
+        assert (found["class_iou"][i] == found["class_iou"][i]) == (
+            n_classes > 1
+        )
+
+
+class _Noisy(nn.Module):
+    """Dropout and batch norm in front of a mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = nn.Sequential(
+            nn.Dropout(0.5), nn.BatchNorm2d(3), nn.Conv2d(3, 8, 1)
+        )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.parts(images)
+        return logits
+
+
+def test_scores_depend_on_no_neighbour_and_no_mode() -> None:
+    """In any order, in batches of any size, in training mode or not."""
+    torch.manual_seed(0)
+    data, network = Scenes("test", 5), _Noisy().eval()
+    classifier = load_classifier("scenes")
+    how = Settings(fill="noise", steps=0, batch_size=1)
+    chosen = select(classifier, data, how)
+    alone = score(network, classifier, data, chosen, how)
+    network.train()
+    for module in classifier.classifier.modules():
+        module.training = True
+    for size, order in ((2, [0, 1, 2, 3, 4]), (3, [4, 1, 0, 3, 2])):
+        shuffled = Selection([chosen.images[i] for i in order])
+        how = replace(how, batch_size=size)
+        found = score(network, classifier, data, shuffled, how)
+        for name, column in found.items():
+            expected = [alone[name][i] for i in order]
+            assert column == pytest.approx(expected, abs=1e-4, nan_ok=True), (
+                name
+            )
+    assert network.parts[0].training
+    assert network.parts[1].num_batches_tracked == 0
+    assert all(m.training for m in classifier.classifier.modules())
+
+
+# --- trainings ----------------------------------------------------------
+
+
+def experiment(folder: Path, steps: int = 2) -> Ablation:
+    return Ablation(
+        PRESET,
+        load_classifier("scenes"),
+        Scenes("train", 32),
+        Scenes("val", 8),
+        Scenes("test", 8),
+        short_training(PRESET, steps),
+        folder,
+    )
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ablation")
+    variants = ("full", "no-area")
+    out = folder / "results.json"
+    ablate(experiment(folder), out, variants=variants, seeds=2)
+    return folder
+
+
+def test_results_say_what_was_done(done: Path) -> None:
+    results = json.loads((done / "results.json").read_text())
+    assert list(results["variants"]) == ["full", "no-area"]
+    card = results["card"]
+    assert card["seeds"] == [0, 1]
+    assert card["training"]["steps"] == 2
+    assert card["weights"]["no-area"]["bound"] == 0
+    assert {"commit", "cpu", "date", "command"} <= set(card)
+    iou = results["variants"]["no-area"]["iou"]
+    assert len(set(iou["seeds"])) == 2  # another seed is another training
+    assert iou["seed_sd"] > 0
+
+
+def test_masks_are_stored_for_the_first_images(done: Path) -> None:
+    results = json.loads((done / "results.json").read_text())
+    masks = read_masks(done / "results.npz")
+    assert list(masks) == ["full", "no-area"]
+    assert masks["full"].shape == (len(results["pictures"]), 2, 64, 64)
+    assert 0 <= masks["full"].min() < masks["full"].max() <= 1
+    assert not torch.equal(masks["full"], masks["no-area"])
+
+
+def test_what_is_done_is_not_done_again(
+    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("explainer.evaluation.ablation.fit_explainer", refuse)
+    variants = ("full", "no-area")
+    again = ablate(
+        experiment(done), tmp_path / "b.json", variants=variants, seeds=2
+    )
+    before = json.loads((done / "results.json").read_text())
+    assert again["variants"] == before["variants"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda scores: scores.clear(),
+        lambda scores: scores.pop("kept"),
+        lambda scores: scores["iou"].pop(),
+        lambda scores: scores.update(mae=["x"] * 8),
+        lambda scores: scores.update(saliency=3),
+    ],
+)
+def test_scores_that_are_none_are_named(
+    done: Path, tmp_path: Path, damage: Any
+) -> None:
+    folder = shutil.copytree(done, tmp_path / "copy")
+    path = folder / "full-1" / "scores.json"
+    content = json.loads(path.read_text())
+    damage(content["scores"])
+    path.write_text(json.dumps(content))
+    with pytest.raises(DamagedFileError, match=r"full-1/scores\.json does"):
+        ablate(experiment(folder), folder / "b.json", variants=("full",))
+
+
+@pytest.mark.parametrize("length", [0, 3, 200])
+def test_masks_that_are_none_are_named(
+    done: Path, tmp_path: Path, length: int
+) -> None:
+    path = tmp_path / "masks.npz"
+    path.write_bytes((done / "results.npz").read_bytes()[:length])
+    with pytest.raises(DamagedFileError, match=r"masks\.npz cannot be read"):
+        read_masks(path)
+
+
+def test_another_recipe_is_refused_in_the_same_folder(done: Path) -> None:
+    with pytest.raises(TrainingError, match="another configuration"):
+        ablate(experiment(done, 3), done / "c.json", variants=("full",))
+
+
+def test_no_image_to_measure_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = Scenes("test", 2)
+    test._masks[:] = 0  # no object anywhere
+    empty = experiment(tmp_path)
+    object.__setattr__(empty, "test", test)
+    with pytest.raises(UserError, match="none of the 2 images"):
+        ablate(empty, tmp_path / "results.json")

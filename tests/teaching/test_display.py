@@ -1,0 +1,48 @@
+"""Source and tables as a page shows them."""
+
+import inspect
+
+import pytest
+
+from explainer import masks
+from explainer.attribution import METHODS
+from explainer.evaluation.scoreboard import VARIANTS
+from explainer.teaching.display import METHOD_TITLES, source, table
+
+
+def test_source_is_the_real_one_in_a_python_fence():
+    shown = source(masks.complement, masks.target_mask)._repr_markdown_()
+
+    fence, *lines, end = shown.rstrip().split("\n")
+    assert (fence, end) == ("```python", "```")
+    code = "\n".join(lines)
+    assert inspect.getsource(masks.complement) in code + "\n"
+    assert inspect.getsource(masks.target_mask) in code + "\n"
+
+
+def test_table_shows_floats_with_their_decimals_and_escapes_the_rest():
+    shown = table(["iou", "n"], {"a<b": [0.456, 3]}, digits=1)
+
+    html = shown._repr_html_()
+    assert "<th></th><th>iou</th><th>n</th>" in html
+    assert "<th>a&lt;b</th><td>0.5</td><td>3</td>" in html
+
+
+def test_table_as_text_is_aligned():
+    shown = table(["iou", "mae"], {"ours": [1.0, 0.25], "a": [0.5, 10.0]})
+
+    assert str(shown) == (
+        "       iou    mae\n"  #
+        "ours  1.00   0.25\n"
+        "a     0.50  10.00"
+    )
+
+
+def test_a_row_of_the_wrong_length_is_refused():
+    with pytest.raises(ValueError, match="'a' has 1 values for 2 columns"):
+        table(["x", "y"], {"a": [1]})
+
+
+def test_every_method_has_a_title_of_its_own():
+    assert set(METHOD_TITLES) == {*METHODS, *VARIANTS}
+    assert len(set(METHOD_TITLES.values())) == len(METHOD_TITLES)

@@ -1,0 +1,336 @@
+"""The playground's optimisation, its page, and the fine-tuning."""
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from itertools import product
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from explainer.classifiers import Classifier, frozen, small_cnn
+from explainer.data import Scenes, collate
+from explainer.losses import LossWeights, area_bound, explainer_loss
+from explainer.model import build_explainer
+from explainer.teaching.playground import (
+    Optimised,
+    _bound,
+    fine_tune,
+    loss_per_image,
+    optimise_mask,
+    weight_presets,
+)
+from explainer.teaching.playground_page import (
+    NAMES,
+    TERMS,
+    redraw,
+    static_playground,
+)
+
+CLASSES = ("red", "green", "blue")
+
+
+class Colours(nn.Module):
+    """Logits that rise with how much there is of each colour."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 80 * x.mean((2, 3)) - 2.5
+
+
+@pytest.fixture(scope="module")
+def classifier() -> nn.Module:
+    zeros, ones = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    return frozen(Classifier(Colours(), CLASSES, zeros, ones))
+
+
+@pytest.fixture(scope="module")
+def image() -> Tensor:
+    """A red square at the top left, a blue one at the bottom right."""
+    x = torch.zeros(1, 3, 32, 32)
+    x[:, 0, 4:14, 4:14] = 1
+    x[:, 2, 20:28, 20:28] = 1
+    return x
+
+
+LABELS = torch.tensor([[1.0, 0.0, 1.0]])
+QUICK = LossWeights(smoothness=0.1, target_area=0.6, b=0.2)
+
+
+def random_case(seed: int, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(n, 3, 16, 16, generator=generator)
+    labels = (torch.rand(n, 3, generator=generator) > 0.5).float()
+    class_masks = torch.rand(n, 3, 16, 16, generator=generator)
+    return images, labels, class_masks
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("multi_label", [True, False])
+def test_each_image_has_the_loss_that_it_has_alone(
+    seed: int, multi_label: bool
+) -> None:
+    classifier = small_cnn(CLASSES).eval()
+    classifier.multi_label = multi_label
+    images, labels, class_masks = random_case(seed, 5)
+    labels[0] = 0
+    labels[1] = 1
+    weights = [
+        LossWeights(2, 1 + i, 3 + i, 0.2, i, 0.5, i / 20, 0.3 + i / 10)
+        for i in range(5)
+    ]
+    loss = loss_per_image(classifier, images, labels, class_masks, weights)
+
+    for i, own in enumerate(weights):
+        part = slice(i, i + 1)
+        alone = explainer_loss(
+            classifier, images[part], labels[part], class_masks[part], own
+        )
+        assert torch.allclose(loss.total[i], alone.total, atol=1e-5)
+        assert loss.terms.keys() == alone.terms.keys()
+        for name, term in alone.terms.items():
+            assert torch.allclose(loss.terms[name][i], term, atol=1e-6), name
+
+
+def test_weights_of_different_entropies_do_not_mix(
+    classifier: nn.Module,
+) -> None:
+    images, labels, class_masks = random_case(0, 2)
+    weights = [LossWeights(), LossWeights(entropy_scale="undivided")]
+
+    with pytest.raises(ValueError, match="too many values"):
+        loss_per_image(classifier, images, labels, class_masks, weights)
+
+
+@given(
+    a=st.floats(0, 1), b=st.floats(0, 1), seed=st.integers(0, 99),
+    n=st.integers(1, 40),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_bound_by_sorting_is_the_bound_of_the_losses(
+    a: float, b: float, seed: int, n: int
+) -> None:
+    a, b = sorted((a, b))
+    masks = torch.rand(1, n, generator=torch.Generator().manual_seed(seed))
+    expected = area_bound(masks.reshape(1, 1, 1, n), torch.ones(1, 1), a, b)
+
+    ends = (torch.tensor([x], dtype=torch.float64) for x in (a, b))
+    assert torch.allclose(_bound(masks, *ends)[0], expected, atol=1e-6)
+
+
+def test_mask_keeps_the_objects_and_leaves_nothing_of_them(
+    classifier: nn.Module, image: Tensor
+) -> None:
+    masks, terms = optimise_mask(classifier, image, LABELS, [QUICK])
+    red, green, blue = masks[0]
+
+    assert red[6:12, 6:12].mean() + blue[6:12, 6:12].mean() > 0.8
+    assert masks[0, :, 15:18, :12].max() < 0.3  # between them: nothing
+    assert green.max() < 0.05
+    assert terms["classification"] < 0.25
+    assert terms["entropy"] < -0.3  # of -0.366; -0.231 with both seen
+
+
+def test_every_weight_pulls_its_term(
+    classifier: nn.Module, image: Tensor
+) -> None:
+    others = {
+        "classification": "classification", "entropy": "entropy",
+        "bound": "bound", "target_area": "target_area",
+        "non_target_area": "non_target_area", "smoothness": "smoothness",
+    }  # fmt: skip
+    off = [replace(QUICK, **{k: 0.0}) for k in others]
+    heavy = [replace(QUICK, **{k: 10.0}) for k in others]
+    n = 2 * len(others)
+    _, terms = optimise_mask(
+        classifier, image.repeat(n, 1, 1, 1), LABELS.repeat(n, 1), off + heavy
+    )
+
+    for i, name in enumerate(others):
+        assert terms[name][i] > terms[name][i + len(others)] + 1e-3, name
+
+
+def test_a_batch_gives_what_its_images_give(
+    classifier: nn.Module, image: Tensor
+) -> None:
+    weights = [QUICK, replace(QUICK, entropy=0.0), LossWeights(b=1.0)]
+    images, labels = image.repeat(3, 1, 1, 1), LABELS.repeat(3, 1)
+    together = optimise_mask(
+        classifier, images, labels, weights, steps=5, batch_size=2
+    )
+    for i, own in enumerate(weights):
+        alone = optimise_mask(classifier, image, LABELS, [own], steps=5)
+        assert torch.allclose(
+            together.class_masks[i], alone.class_masks[0], atol=1e-4
+        )
+
+
+def corners() -> Sequence[LossWeights]:
+    """All corners of the sliders' ranges."""
+    ranges = [(0.0, 8.0), (0.0, 3.0), (0.0, 2.0), (0.0, 1.0), (0.0, 3.0)]
+    bounds = [(0.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.05, 0.2)]
+    return [
+        LossWeights(1.0, *corner, a=a, b=b)
+        for corner in product(*ranges)
+        for a, b in bounds
+    ]
+
+
+def test_masks_are_masks_at_all_corners(
+    classifier: nn.Module, image: Tensor
+) -> None:
+    weights = corners()
+    labels = LABELS.repeat(len(weights), 1)
+    labels[::5] = 0  # no class asked for
+    labels[1::5] = 1  # every class
+    masks, terms = optimise_mask(
+        classifier,
+        image.repeat(len(weights), 1, 1, 1),
+        labels,
+        weights,
+        steps=8,
+        batch_size=64,
+    )
+
+    assert len(weights) == 128
+    assert masks.shape == (128, 3, 32, 32)
+    assert masks.isfinite().all()
+    assert 0 <= masks.min() <= masks.max() <= 1
+    assert all(term.isfinite().all() for term in terms.values())
+
+
+def test_nothing_is_left_behind(image: Tensor) -> None:
+    classifier = small_cnn(CLASSES).train()
+    before = torch.random.get_rng_state()
+    first = optimise_mask(classifier, image, LABELS, [QUICK], steps=3)
+    second = optimise_mask(classifier, image, LABELS, [QUICK], steps=3)
+
+    assert torch.equal(first.class_masks, second.class_masks)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(module.training for module in classifier.modules())
+    assert all(p.requires_grad for p in classifier.parameters())
+    assert all(p.grad is None for p in classifier.parameters())
+    assert not first.class_masks.requires_grad
+
+
+def test_shifts_come_from_the_generator(
+    classifier: nn.Module, image: Tensor
+) -> None:
+    masks = [
+        optimise_mask(
+            classifier, image, LABELS, [QUICK], steps=4,
+            generator=torch.Generator().manual_seed(seed),
+        ).class_masks
+        for seed in (0, 0, 1)
+    ]  # fmt: skip
+
+    assert torch.equal(masks[0], masks[1])
+    assert not torch.equal(masks[0], masks[2])
+
+
+def test_as_many_weights_as_images(
+    classifier: nn.Module, image: Tensor
+) -> None:
+    with pytest.raises(ValueError, match="1 images need as many weights"):
+        optimise_mask(classifier, image, LABELS, [QUICK, QUICK])
+
+
+def test_presets_are_the_papers_and_leave_out_what_they_say() -> None:
+    presets = weight_presets()
+
+    assert presets["paper VGG-16"] == LossWeights()
+    assert presets["paper ResNet-50"].entropy == 3
+    assert presets["no entropy"] == replace(presets["scenes"], entropy=0)
+    only = presets["classification only"]
+    zero = {f.name for f in fields(only) if getattr(only, f.name) == 0}
+    assert zero == {
+        "entropy", "bound", "target_area", "non_target_area", "smoothness",
+    }  # fmt: skip
+    assert next(iter(weight_presets("animals"))) == "animals"
+
+
+def test_page_has_each_dial_the_pair_and_the_presets(
+    classifier: nn.Module, image: Tensor
+) -> None:
+    class Network(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return 9 * x - 4
+
+    page = static_playground(
+        classifier,
+        Network(),
+        image.repeat(2, 1, 1, 1),
+        LABELS.repeat(2, 1),
+        ["left", "right"],
+        presets=weight_presets(),
+        steps=1,
+    ).html
+
+    assert page.count('{"at":') == 2 * (49 + 5 * 4 + 4)
+    assert all(name in page for name in NAMES.values())
+    assert '"no entropy":{"1":0,' in page
+    assert len(page) < 1_000_000
+
+
+def test_a_frame_depends_on_no_other(
+    classifier: nn.Module, image: Tensor
+) -> None:
+    masks = torch.full((2, 3, 32, 32), 0.5)
+    terms = {name: torch.zeros(2) for name in TERMS}
+
+    def numbers(f: nn.Module, n: int) -> list[dict[str, float]]:
+        frames = redraw(
+            f,
+            image.repeat(n, 1, 1, 1),
+            LABELS.repeat(n, 1),
+            Optimised(masks[:n], terms),
+            masks[:n],
+            "noise",
+        )
+        return [dict(frame.numbers) for frame in frames]
+
+    (alone,) = numbers(classifier, 1)
+    assert numbers(classifier, 2) == [pytest.approx(alone)] * 2
+    awake = nn.Sequential(nn.Dropout(0.9), classifier)
+    awake.mean = classifier.mean
+    assert numbers(awake, 1) == [pytest.approx(alone)]
+    assert awake.training
+
+
+def test_fine_tuning_follows_the_weights_and_spares_the_network() -> None:
+    torch.manual_seed(0)
+    train = Scenes("train", 16)
+    classifier = small_cnn(train.classes)
+    network = build_explainer("small", len(train.classes))
+    network.eval().requires_grad_(False)
+    kept = {k: v.clone() for k, v in network.state_dict().items()}
+    held_out = collate([Scenes("val", 2)[i] for i in range(2)])
+    seen: list[int] = []
+
+    tuned = fine_tune(
+        network,
+        classifier,
+        train,
+        held_out.images,
+        held_out.labels,
+        weights=LossWeights(classification=0, entropy=0, target_area=10),
+        steps=20,
+        batch_size=4,
+        on_progress=seen.append,
+    )
+
+    assert classifier.training
+    assert all(p.requires_grad for p in classifier.parameters())
+    assert seen == list(range(1, 21))
+    area = {
+        when: float(o.terms["target_area"].mean())
+        for when, o in (("before", tuned.before), ("after", tuned.after))
+    }
+    assert area["after"] < area["before"] - 0.05
+    assert all(
+        torch.equal(v, kept[k]) for k, v in network.state_dict().items()
+    )
+    with torch.no_grad():
+        again = tuned.network(held_out.images).sigmoid()
+    assert torch.allclose(again, tuned.after.class_masks, atol=1e-5)

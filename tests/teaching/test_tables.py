@@ -1,0 +1,144 @@
+"""Tables of results, by hand."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from explainer.teaching.tables import (
+    class_score_table,
+    difference_table,
+    excludes_zero,
+    rank,
+    read_results,
+    score_table,
+    search_table,
+    seeds_table,
+    tries_table,
+)
+
+MAIN = ("accuracy", "iou", "iou_50", "saliency", "mae")
+
+
+def method(value: float, **more: Any) -> dict[str, Any]:
+    return {
+        **dict.fromkeys(MAIN, value),
+        "ci": {k: [value - 0.1, value + 0.1] for k in MAIN},
+        "seconds": 0.01234,
+        "n": 12,
+        **more,
+    }
+
+
+def difference(low: float, high: float) -> dict[str, Any]:
+    mean = (low + high) / 2
+    return {k: {"mean": mean, "ci": [low, high], "n": 12} for k in MAIN}
+
+
+RESULTS = {
+    "explainer": method(0.5),
+    "rise": method(0.3, difference=difference(-0.3, -0.1)),
+    "zero": method(-0.2, difference=difference(-0.5, 0.1)),
+    "card": {"seed": 0},
+}
+
+
+def test_scores_come_with_intervals() -> None:
+    shown = score_table(RESULTS)
+    assert list(shown.rows) == ["Explainer", "RISE", "0 everywhere"]
+    assert shown.rows["RISE"][0] == "0.30 [0.20, 0.40]"
+    assert shown.rows["0 everywhere"][4] == "−0.20 [−0.30, −0.10]"
+    assert shown.rows["Explainer"][5:] == ["0.0123", 12]
+
+
+def test_differences_are_starred_where_they_exclude_zero() -> None:
+    shown = difference_table(RESULTS)
+    assert list(shown.rows) == ["RISE", "0 everywhere"]
+    assert shown.rows["RISE"][1] == "−0.20 [−0.30, −0.10] *"
+    assert shown.rows["0 everywhere"][1] == "−0.20 [−0.50, +0.10]"
+    assert not excludes_zero({"ci": [0.0, 0.2]})
+    assert not excludes_zero({"ci": None})
+
+
+def test_tries_stand_beside_what_they_differ_in() -> None:
+    tries = {
+        "run_b": method(
+            0.5, step=700, settings={"w.a": 0.25, "w.b": None, "fill": "x"}
+        ),
+        "ellipse": method(0.3),
+        "card": {},
+    }
+    headings = {"w.a": "λ", "w.b": "β", "fill": "fill", "shared": "shared"}
+    shown = tries_table(tries, headings)
+    assert "shared" not in shown.columns
+    assert shown.columns[:4] == ["steps", "λ", "β", "fill"]
+    assert shown.rows["run b"][:4] == [700, "0.25", "–", "x"]
+    assert shown.rows["run b"][4] == "0.50 [0.40, 0.60]"
+    assert shown.rows["ellipse"][:4] == ["–", "–", "–", "–"]
+
+
+def test_seeds_end_with_their_mean_and_deviation() -> None:
+    tries = {
+        f"run_{seed}": method(value, settings={"training.seed": seed})
+        for seed, value in ((7, 0.4), (8, 0.5), (9, 0.6))
+    }
+    shown = seeds_table({**tries, "ellipse": method(0.1), "card": {}})
+    assert list(shown.rows)[:3] == ["seed 7", "seed 8", "seed 9"]
+    assert set(shown.rows["mean ± standard deviation"]) == {"0.500 ± 0.100"}
+    assert len(shown.rows) == 4
+
+
+def test_a_search_shows_the_choice_and_not_the_best_of_one_metric() -> None:
+    def trial(iou: float, **options: Any) -> dict[str, Any]:
+        return {"options": options, "iou": iou, "accuracy": 0.8, "mae": 0.2}
+
+    rise = [trial(0.1), trial(0.4, cells=5), trial(0.3, cells=5, p=0.1)]
+    search = {
+        "rise": {"n": 12, "chosen": {"cells": 5, "p": 0.1}, "tried": rise},
+        "igos": {"chosen": {}, "tried": [trial(0.2), trial(0.1, l1=3)]},
+        "card": {"n": 30},
+    }
+    shown = search_table(search)
+    assert shown.rows["RISE"] == [
+        "0.10 → 0.30", "0.80 → 0.80", "0.20 → 0.20", 3, 12, "cells 5, p 0.1"
+    ]  # fmt: skip
+    assert shown.rows["iGOS++ (ours)"][0] == "0.20 → 0.20"
+    assert shown.rows["iGOS++ (ours)"][4:] == [30, "the defaults"]
+
+
+def test_what_is_undefined_on_every_image_says_so() -> None:
+    row = method(0.5, iou=None)
+    row["ci"]["iou"] = None
+    shown = score_table({"rise": row})
+    assert shown.rows["RISE"][1] == "undefined"
+
+
+def test_rank_knows_which_way_is_better() -> None:
+    # RISE is lower: worse in IoU, better in MAE.
+    assert rank(RESULTS, "iou") == (1, 2)
+    assert rank(RESULTS, "mae") == (2, 2)
+    assert rank(RESULTS, "mae", ("explainer", "rise", "zero")) == (3, 3)
+    tie = {"explainer": method(0.5), "rise": method(0.5)}
+    tie["rise"]["difference"] = difference(-0.1, 0.1)
+    assert rank(tie, "iou") == rank(tie, "mae") == (1, 2)
+
+
+def test_class_scores_in_percent() -> None:
+    shown = class_score_table(
+        [[0.5, 0.421, 0.1], [None, None, None]], ["none", "ant", "bee"]
+    )
+    assert shown.rows["ant"] == ["50.0", "[42.1]", "10.0"]
+    assert shown.rows["bee"] == ["no image", "no image", "[no image]"]
+
+
+def test_a_file_that_is_not_there_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    assert read_results(path) is None
+    path.write_text(json.dumps(RESULTS))
+    assert read_results(path) == RESULTS
+
+
+def test_undefined_differences() -> None:
+    d = difference(-1, 1)
+    d["iou"] = {"mean": None, "ci": None, "n": 0}
+    shown = difference_table({"rise": method(0.1, difference=d)})
+    assert shown.rows["RISE"][1] == "undefined"

@@ -1,0 +1,165 @@
+"""A term's pull, where it leads, and the sorted mask, on values by hand."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from explainer.losses import area, area_bound, total_variation
+from explainer.teaching.terms import (
+    descend,
+    jittered,
+    pull,
+    resized,
+    sorted_mask,
+)
+
+
+def test_the_area_pulls_every_pixel_down_by_one_whatever_the_size():
+    for shape in ((1, 1, 4, 4), (3, 1, 8, 5)):
+        torch.testing.assert_close(
+            pull(area, torch.rand(shape)), -torch.ones(shape)
+        )
+
+
+def test_pull_of_total_variation_on_a_lone_bright_pixel():
+    mask = torch.zeros(1, 1, 5, 5)
+    mask[0, 0, 2, 2] = 1
+
+    force = pull(total_variation, mask)
+
+    # Four differences of the pixel, each of slope one; its neighbours have
+    # one each, and all others are flat.
+    assert force[0, 0, 2, 2] == -4
+    for y, x in ((1, 2), (3, 2), (2, 1), (2, 3)):
+        assert force[0, 0, y, x] == 1
+    assert force.abs().sum() == 8
+
+
+def test_pull_leaves_the_mask_as_it_was():
+    mask = torch.rand(1, 1, 3, 3)
+    before = mask.clone()
+
+    pull(area, mask)
+
+    assert torch.equal(mask, before)
+    assert not mask.requires_grad
+
+
+def test_descend_follows_a_term_to_its_minimum():
+    target = torch.zeros(2, 1, 4, 4)
+    target[0, :, :, :2] = 1
+    start = torch.full((2, 1, 4, 4), 0.5)
+
+    mask = descend(lambda m: (m - target).square().mean(), start, 4)
+
+    assert (mask - target).abs().max() < 0.1
+    assert not mask.requires_grad
+
+
+def test_descend_stays_where_the_term_is_flat():
+    start = torch.full((1, 1, 2, 2), 0.7)
+
+    mask = descend(lambda m: 0 * m.sum() + 1e-9 * m.mean(), start, 6)
+
+    torch.testing.assert_close(mask, torch.full((1, 1, 6, 6), 0.7))
+
+
+def test_a_cell_goes_as_fast_among_many_as_among_few():
+    def after_three_steps(n):
+        start = torch.full((1, 1, n, n), 0.5)
+        # A faint term, beside which the optimiser's eps is not small.
+        return descend(lambda m: 0.1 * area(m), start, n, steps=3)
+
+    few, many = after_three_steps(2), after_three_steps(16)
+
+    torch.testing.assert_close(many, few[:1, :1, :1, :1].expand_as(many))
+    assert 0.1 < few.max() < 0.45
+
+
+def test_an_image_goes_its_own_way_in_any_batch():
+    start = torch.rand(3, 1, 4, 4, generator=torch.manual_seed(0))
+
+    def term(m):
+        return (m - 0.2).square().mean()
+
+    together = descend(term, start, 4, steps=5)
+    alone = descend(term, start[1:2], 4, steps=5)
+
+    torch.testing.assert_close(together[1:2], alone)
+
+
+def test_resized_keeps_a_constant_mask_constant():
+    mask = resized(torch.full((1, 2, 3, 3), 0.4), 7)
+
+    torch.testing.assert_close(mask, torch.full((1, 2, 7, 7), 0.4))
+
+
+def test_jitter_moves_pixels_and_loses_none():
+    views = torch.arange(64.0).reshape(1, 1, 8, 8).expand(2, 3, 8, 8)
+    generator = torch.Generator().manual_seed(0)
+
+    moved = [jittered(views, generator, 2) for _ in range(8)]
+
+    assert len({float(v[0, 0, 0, 0]) for v in moved}) > 3
+    for view in moved:
+        assert torch.equal(view[0], view[1])
+        assert torch.equal(
+            view[0, 0].flatten().sort().values, views[0, 0].flatten()
+        )
+        y, x = divmod(int(view[0, 0].argmin()), 8)
+        assert min(y, 8 - y) <= 2
+        assert min(x, 8 - x) <= 2
+    assert torch.equal(jittered(views, generator, 0), views)
+
+
+def test_sorted_mask_of_a_constant_costs_what_the_paper_says():
+    mask = sorted_mask(torch.full((10, 10), 0.2), 0.05, 0.3)
+
+    # 5 pixels lack 0.8, 70 pixels have 0.2 too much: 0.04 + 0.14.
+    assert mask.too_small == pytest.approx(0.04)
+    assert mask.too_large == pytest.approx(0.14)
+
+
+def test_sorted_mask_lays_the_bounds_beside_the_pixels():
+    mask = sorted_mask(torch.tensor([[0.1, 0.9], [0.5, 0.7]]), 0.25, 0.5)
+
+    torch.testing.assert_close(mask.r, torch.tensor([0.9, 0.7, 0.5, 0.1]))
+    assert mask.q_min.tolist() == [1, 0, 0, 0]
+    assert mask.q_max.tolist() == [1, 1, 0, 0]
+    assert mask.too_small == pytest.approx(0.1 / 4)
+    assert mask.too_large == pytest.approx(0.6 / 4)
+
+
+@pytest.mark.parametrize(
+    ("value", "a", "b", "cost"),
+    [
+        (0.0, 0.0, 0.0, 0.0),
+        (0.0, 1.0, 1.0, 1.0),
+        (0.0, 0.0, 1.0, 0.0),
+        (1.0, 0.0, 0.0, 1.0),
+        (1.0, 1.0, 1.0, 0.0),
+        (1.0, 0.05, 0.3, 0.7),
+        (0.0, 0.05, 0.3, 0.05),
+    ],
+)
+def test_extremes_of_mask_and_bounds(value, a, b, cost):
+    mask = sorted_mask(torch.full((10, 10), value), a, b)
+
+    assert mask.too_small + mask.too_large == pytest.approx(cost)
+    assert len(mask.r) == len(mask.q_min) == len(mask.q_max) == 100
+
+
+@given(
+    st.integers(0, 1000), st.floats(0, 1), st.floats(0, 1), st.integers(2, 9)
+)
+def test_sorting_gives_the_bound_of_the_loss(seed, one, other, side):
+    a, b = sorted((one, other))
+    mask = torch.rand(side, side, generator=torch.manual_seed(seed))
+
+    found = sorted_mask(mask, a, b)
+
+    expected = float(area_bound(mask[None, None], torch.ones(1, 1), a, b))
+    assert found.too_small + found.too_large == pytest.approx(
+        expected, abs=1e-5
+    )
