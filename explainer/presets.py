@@ -35,7 +35,7 @@ from explainer.training import (
     TrainingConfig,
     fit_classifier,
     fit_explainer,
-    predict,
+    logits_of,
 )
 from explainer.training.finish import (
     averaged,
@@ -184,7 +184,7 @@ class Preset:
         ]
         ending: dict[str, Any] = {}
         if self.calibrate:
-            logits, labels = predict(classifier, val, device=device)
+            logits, labels = logits_of(classifier, val, device=device)
             by = calibration(logits, labels)
             scale_logits(classifier, by)
             ending["calibrated"] = {

@@ -18,7 +18,7 @@ from explainer.data import LabelledImages
 from explainer.losses import LossWeights
 from explainer.teaching.dials import Frame, still
 from explainer.teaching.display import table
-from explainer.teaching.pictures import overlay
+from explainer.teaching.pictures import overlay_layers
 from explainer.teaching.playground import (
     STEPS,
     FineTuned,
@@ -290,7 +290,7 @@ class Playground:
                 still(
                     Frame(
                         {
-                            f"image {i + 1}": overlay(
+                            f"image {i + 1}": overlay_layers(
                                 image, masks[self.labels[i] > 0]
                             )
                             for i, (image, masks) in enumerate(

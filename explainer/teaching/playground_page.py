@@ -18,10 +18,10 @@ from explainer.teaching.dials import (
     Frame,
     StaticDials,
     Value,
-    settings,
+    positions,
     static_dials,
 )
-from explainer.teaching.pictures import kept, overlay
+from explainer.teaching.pictures import kept_layers, overlay_layers
 from explainer.teaching.playground import STEPS, Optimised, optimise_mask
 
 NAMES = {
@@ -84,11 +84,11 @@ def redraw(
         frames.append(
             Frame(
                 {
-                    "optimised": overlay(
+                    "optimised": overlay_layers(
                         image, optimised.class_masks[i, present]
                     ),
-                    "kept": kept(image, m[i]),
-                    "Explainer": overlay(image, explained[i, present]),
+                    "kept": kept_layers(image, m[i]),
+                    "Explainer": overlay_layers(image, explained[i, present]),
                 },
                 {
                     **numbers,
@@ -135,7 +135,7 @@ def static_playground(
         Dial("image", names),
         *(_dial(field, base, presets.values()) for field in NAMES),
     ]
-    table = settings(dials, (NAMES[PAIR[0]], NAMES[PAIR[1]]))
+    table = positions(dials, (NAMES[PAIR[0]], NAMES[PAIR[1]]))
     moves: dict[str, dict[str, Value]] = {
         preset: {NAMES[field]: getattr(weights, field) for field in NAMES}
         for preset, weights in presets.items()
@@ -146,10 +146,10 @@ def static_playground(
         for values in moves.values()
     ]
     table = list(dict.fromkeys([*table, *wanted]))
-    which = [dials[0].index(setting[0]) for setting in table]
+    which = [dials[0].index(position[0]) for position in table]
     weights = [
-        replace(base, **dict(zip(NAMES, setting[1:], strict=True)))  # type: ignore[arg-type]
-        for setting in table
+        replace(base, **dict(zip(NAMES, position[1:], strict=True)))  # type: ignore[arg-type]
+        for position in table
     ]
     with evaluating(network), torch.no_grad():
         explained: Tensor = network(images).sigmoid()

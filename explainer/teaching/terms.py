@@ -4,14 +4,17 @@ The chapters on single terms look at a term as a function of a mask alone,
 ``term(masks) -> scalar``, the classifier and the images being given.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import matplotlib
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from explainer.figures import BRIGHTER, DARKER, STYLE, WIDTH, Picture
 from explainer.losses import area_bound
+from explainer.teaching.pictures import plot
 
 Term = Callable[[Tensor], Tensor]
 
@@ -27,6 +30,15 @@ def pull(term: Term, masks: Tensor) -> Tensor:
     masks = masks.detach().clone().requires_grad_()
     (gradient,) = torch.autograd.grad(term(masks), masks)
     return -gradient * (masks.numel() / masks.shape[1])
+
+
+def pooled(pull: Tensor, cells: int) -> Tensor:
+    """Return a pull ``(..., H, W)`` averaged over cells x cells squares.
+
+    The pull through a classifier flickers from pixel to pixel; what moves
+    a smooth mask is its mean over a neighbourhood.
+    """
+    return F.adaptive_avg_pool2d(pull, cells)
 
 
 def resized(cells: Tensor, size: int) -> Tensor:
@@ -122,3 +134,61 @@ def sorted_mask(mask: Tensor, a: float, b: float) -> SortedMask:
         "none",
     ).tolist()
     return SortedMask(r, q_min, q_max, too_small, too_large)
+
+
+@matplotlib.rc_context(STYLE)
+def bounds(masks: Mapping[str, SortedMask]) -> Picture:
+    """Draw sorted masks between their bounds: a panel each, B as an area.
+
+    Shaded is what costs: blue where the mask is too small (below q_min)
+    and should be brighter, vermilion where it is too large (above q_max).
+    """
+    picture = Picture(
+        figsize=(WIDTH, 0.5 + 1.75 * len(masks)), layout="constrained"
+    )
+    axes = picture.subplots(len(masks), 1, squeeze=False, sharex=True)[:, 0]
+    for ax, (title, mask) in zip(axes, masks.items(), strict=True):
+        x = [(i + 0.5) / len(mask.r) for i in range(len(mask.r))]
+        r, low, high = (v.cpu().numpy() for v in mask[:3])
+        ax.fill_between(x, r, low, where=low > r, color=BRIGHTER, alpha=0.35)
+        ax.fill_between(x, high, r, where=r > high, color=DARKER, alpha=0.35)
+        ax.plot(x, r, color="black", label="r(v(s)), sorted mask")
+        ax.plot(x, low, "--", color=BRIGHTER, label="q_min")
+        ax.plot(x, high, ":", color=DARKER, label="q_max")
+        cost = mask.too_small + mask.too_large
+        ax.set_title(
+            f"{title}: B = {mask.too_small:.3f} + {mask.too_large:.3f} "
+            f"= {cost:.3f}",
+            fontsize=10,
+        )
+        ax.set_ylim(-0.04, 1.04)
+    axes[-1].set_xlabel("pixels from bright to dark, share of the image")
+    picture.legend(
+        *axes[0].get_legend_handles_labels(),
+        loc="outside upper center",
+        ncols=3,
+        fontsize=10,
+    )
+    return picture
+
+
+def bounds_plot(mask: SortedMask) -> str:
+    """Return a panel of :func:`bounds` as a data URI for the dials.
+
+    The sorted mask and its bounds are drawn at a hundred places and one.
+    """
+    at = [i * (len(mask.r) - 1) // 100 for i in range(101)]
+    lines = {
+        "q_min": mask.q_min[at].tolist(),
+        "q_max": mask.q_max[at].tolist(),
+        "r(v(s))": mask.r[at].tolist(),
+    }
+    return plot(
+        lines,
+        x="pixels from bright to dark",
+        y="mask",
+        above={
+            ("q_min", "r(v(s))"): BRIGHTER,
+            ("r(v(s))", "q_max"): DARKER,
+        },
+    )

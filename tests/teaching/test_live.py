@@ -8,11 +8,11 @@ import pytest
 import torch
 from traitlets import TraitError
 
-from explainer import app as module
 from explainer.classifiers import frozen, small_cnn
 from explainer.data import Scenes, collate
 from explainer.losses import LossWeights
 from explainer.model import build_explainer
+from explainer.teaching import live as module
 from explainer.teaching.live import Playground
 from explainer.teaching.playground import weight_presets
 
