@@ -44,7 +44,14 @@ from explainer.files import (
     write_atomically,
     write_json,
 )
-from explainer.losses import area, explainer_loss, total_variation
+from explainer.losses import (
+    LossWeights,
+    area,
+    area_bound,
+    explainer_loss,
+    negative_entropy,
+    total_variation,
+)
 from explainer.masks import (
     complement,
     composite,
@@ -102,7 +109,7 @@ def score(
     data: LabelledImages,
     chosen: Selection,
     settings: Settings,
-    weights: LossWeights = LossWeights(),
+    weights: LossWeights,
 ) -> dict[str, list[float]]:
     """Return each metric of a network's masks, image by image.
 
@@ -169,9 +176,31 @@ def _scores_of(
         **{k: table[k] for k in ("mae", "accuracy", "saliency")},
         "target_area": area(m, "none"),
         "non_target_area": area(n, "none"),
+        "bound": area_bound(
+            class_masks, targets, weights.a, weights.b, "none"
+        ),
+        "class_blindness": torch.minimum(m, n).sum((1, 2, 3))
+        / m.sum((1, 2, 3)),
         "variation": total_variation(m, "none"),
-        "kept": present(composite(images, m, fill)),
-        "left": present(composite(images, complement(m), fill)),
+        **outlines(m[:, 0] > 0.5),
+        "kept": present(kept),
+        "left": present(left),
+        "undecided": negative_entropy(left, "undivided", "none")
+        / -math.log(left.shape[1]),
+    }
+
+
+def outlines(shown: Tensor) -> dict[str, Tensor]:
+    """Return ``pieces`` and ``boundary`` of binary masks ``(B, H, W)``.
+
+    How many parts of an image hang together, by neighbours above, below and
+    beside; and how many pairs of neighbours lie on different sides.
+    """
+    pieces = [int(label(each)[1]) for each in shown.cpu().numpy()]
+    sides = [shown.diff(dim=dim).sum((1, 2)) for dim in (1, 2)]
+    return {
+        "pieces": torch.tensor(pieces, dtype=torch.float32),
+        "boundary": (sides[0] + sides[1]).float(),
     }
 
 

@@ -1,6 +1,7 @@
 """Variants of the loss, their two spreads, and trainings that go on."""
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from explainer.evaluation.ablation import (
     COLUMNS,
     Ablation,
     ablate,
+    outlines,
     read_masks,
     score,
     short_training,
@@ -133,7 +135,7 @@ def test_pieces_hang_together_side_by_side() -> None:
     ).bool()
     found = outlines(shown)
     assert found["pieces"].tolist() == [3, 0, 1]
-    assert found["boundary"].tolist() == [7, 0, 4]
+    assert found["boundary"].tolist() == [8, 0, 4]
 
 
 def test_what_is_left_of_a_grey_image_is_undecided() -> None:
@@ -141,8 +143,17 @@ def test_what_is_left_of_a_grey_image_is_undecided() -> None:
     data, classifier = Scenes("test", 6), load_classifier("scenes")
     chosen = select(classifier, data, Settings())
     how = Settings(steps=0)
-    full = score(_Constant([100.0] * 8), classifier, data, chosen, how)
-    empty = score(_Constant([-100.0] * 8), classifier, data, chosen, how)
+    full, empty = (
+        score(
+            _Constant([logit] * 8),
+            classifier,
+            data,
+            chosen,
+            how,
+            PRESET.weights,
+        )
+        for logit in (100.0, -100.0)
+    )
     grey = torch.full((1, 3, 64, 64), 0.5)
     with torch.no_grad():
         p = classifier(grey).softmax(1)[0]
@@ -172,14 +183,16 @@ def test_scores_depend_on_no_neighbour_and_no_mode() -> None:
     classifier = load_classifier("scenes")
     how = Settings(fill="noise", steps=0, batch_size=1)
     chosen = select(classifier, data, how)
-    alone = score(network, classifier, data, chosen, how)
+    alone = score(network, classifier, data, chosen, how, PRESET.weights)
     network.train()
     for module in classifier.classifier.modules():
         module.training = True
     for size, order in ((2, [0, 1, 2, 3, 4]), (3, [4, 1, 0, 3, 2])):
         shuffled = Selection([chosen.images[i] for i in order])
         how = replace(how, batch_size=size)
-        found = score(network, classifier, data, shuffled, how)
+        found = score(
+            network, classifier, data, shuffled, how, PRESET.weights
+        )
         for name, column in found.items():
             expected = [alone[name][i] for i in order]
             assert column == pytest.approx(expected, abs=1e-4, nan_ok=True), (
