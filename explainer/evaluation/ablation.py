@@ -298,8 +298,8 @@ class Ablation:
                 self.settings,
                 self.preset.weights,
             )
-            masks = self.pictures(network, chosen)
-            _write_masks(folder / "masks.npz", {variant: masks})
+            masks = mask_pictures(network, self.test, chosen)
+            write_masks(folder / "masks.npz", {variant: masks})
             stored = {
                 "settings": asked,
                 "scores": {
@@ -309,17 +309,6 @@ class Ablation:
             }
             write_json(path, stored)
         return _scores_in(stored, path, len(chosen.images))
-
-    @torch.no_grad()
-    def pictures(self, network: nn.Module, chosen: Selection) -> Tensor:
-        """Return m and n of the first images, ``(K, 2, H, W)``."""
-        first = chosen.images[:PICTURED]
-        batch = collate([self.test[image.index] for image in first])
-        labels = torch.stack([image.targets for image in first])
-        with evaluating(network):
-            s = network(batch.images.to(self.device)).sigmoid().cpu()
-        m, n = target_mask(s, labels), non_target_mask(s, labels)
-        return torch.cat([m, n], 1)
 
     @property
     def card(self) -> dict[str, Any]:
@@ -372,7 +361,23 @@ def _scores_in(
     return found
 
 
-def _write_masks(path: Path, masks: Mapping[str, Tensor]) -> None:
+@torch.no_grad()
+def mask_pictures(
+    network: nn.Module, data: LabelledImages, chosen: Selection
+) -> Tensor:
+    """Return m and n of the first :data:`PICTURED` images, ``(K, 2, H, W)``.
+
+    On the CPU.
+    """
+    first = chosen.images[:PICTURED]
+    batch = collate([data[image.index] for image in first])
+    labels = torch.stack([image.targets for image in first])
+    with evaluating(network):
+        s = network(batch.images.to(device_of(network))).sigmoid().cpu()
+    return torch.cat([target_mask(s, labels), non_target_mask(s, labels)], 1)
+
+
+def write_masks(path: Path, masks: Mapping[str, Tensor]) -> None:
     """Write masks by variant, 8 bits a pixel."""
     arrays = {
         name: (255 * values).round().byte().numpy()
@@ -446,7 +451,7 @@ def ablate(
         v: read_masks(experiment.folder / f"{v}-0" / "masks.npz")[v]
         for v in seeds
     }
-    _write_masks(out.with_suffix(".npz"), masks)
+    write_masks(out.with_suffix(".npz"), masks)
     results = {
         "variants": summarise(scores),
         "pictures": [image.index for image in chosen.images[:PICTURED]],
