@@ -210,7 +210,7 @@ def search(experiment: Experiment, name: str) -> None:
     settings = settings_to_try(
         name, experiment.preset.classifier, DRAWN[experiment.name]
     )
-    tried = []
+    tried: list[dict[str, Any]] = []
     for i, options in enumerate(settings):
         folder = experiment.out / "search" / name / str(i)
         for scaling, maps in scaled_maps(
