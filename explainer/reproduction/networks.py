@@ -173,7 +173,8 @@ def extremes(
     ``scores`` as in :class:`~explainer.evaluation.class_scores.ClassScores`;
     "none" and rows without images are passed over.
     """
-    own, other = [], []
+    own: list[float] = []
+    other: list[float] = []
     for r, row in enumerate(scores):
         for k, value in enumerate(row[1:]):
             if value is not None:
