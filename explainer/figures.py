@@ -9,6 +9,8 @@ letters that stay legible on a phone.
 import io
 import math
 from collections.abc import Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib
@@ -19,6 +21,7 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import NullLocator
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from explainer.masks import composite
@@ -150,6 +153,116 @@ def overlay(
         ink = torch.tensor(to_rgb(colour)).reshape(3, 1, 1)
         result = composite(result, 1 - 0.85 * mask.float(), ink)
     return result
+
+
+DIMMED = 0.45
+"""How bright a photograph stays where no mask shows it."""
+TINT = 0.3
+"""How much of its colour a mask lays over what it shows."""
+
+
+def _outline(mask: Tensor, width: float) -> Tensor:
+    """Return the line where a mask ``(H, W)`` crosses 1/2, in [0, 1].
+
+    The distance to it in pixels is, near by, how far the mask is from 1/2
+    over how steep it is; so the line is smooth and as wide as asked.
+    """
+    if min(mask.shape) < 2:
+        return torch.zeros_like(mask)
+    down, right = torch.gradient(mask)
+    distance = (mask - 0.5).abs() / down.hypot(right).clamp(min=1e-4)
+    return (width / 2 + 0.5 - distance).clamp(0, 1)
+
+
+def spotlight(
+    image: Tensor, masks: Tensor, colours: Sequence[str] = COLOURS
+) -> Tensor:
+    """Return a photograph with what masks show in the light, the rest dim.
+
+    A translucent tint and an outline where a mask crosses 1/2 tell the
+    classes apart. ``image`` is ``(3, H, W)``, ``masks`` ``(K, H, W)`` in
+    [0, 1], a colour each (again from the first, if they run out); the
+    result is ``(3, H, W)``. Without a mask the photograph stays as it is.
+    """
+    result = image.detach().float().cpu()
+    if not len(masks):
+        return result
+    masks = masks.detach().float().cpu()
+    width = max(1.5, min(image.shape[-2:]) / 150)
+    result = result * (DIMMED + (1 - DIMMED) * masks.amax(0))
+    inks = [
+        (mask, torch.tensor(to_rgb(colour)).reshape(3, 1, 1))
+        for mask, colour in zip(masks, cycle(colours), strict=False)
+    ]
+    for mask, ink in inks:
+        result = composite(result, 1 - TINT * mask, ink)
+    for mask, ink in inks:
+        for colour, wide in ((torch.ones(3, 1, 1), 2), (ink, 1)):
+            line = _outline(mask, wide * width)
+            result = composite(colour, line, result)
+    return result
+
+
+def heat(image: Tensor, mask: Tensor) -> Tensor:
+    """Return a photograph ``(3, H, W)`` under a mask as a map of heat.
+
+    ``mask`` is ``(H, W)`` in [0, 1]; the hotter, the less of the photograph
+    is seen.
+    """
+    mask = mask.detach().float().cpu()
+    colours = matplotlib.colormaps["inferno"](mask.numpy())[..., :3]
+    hot = torch.from_numpy(colours).float().movedim(-1, 0)
+    dim = 0.7 * image.detach().float().cpu()
+    return composite(hot, 0.15 + 0.45 * mask, dim)
+
+
+def to_image(pixels: Tensor) -> Image.Image:
+    """Return ``(3, H, W)`` or ``(H, W)`` in [0, 1] as a picture of Pillow."""
+    whole = (pixels.clamp(0, 1) * 255).round().byte().cpu()
+    if whole.ndim == 3:
+        whole = whole.movedim(0, -1)
+    return Image.fromarray(whole.numpy())
+
+
+def legend(
+    picture: Image.Image, lines: Sequence[tuple[str, str]], hidden: Tensor
+) -> None:
+    """Write lines, (colour, text) each, into the corner of a picture.
+
+    The corner is that where ``hidden`` ``(H, W)`` has least: there the box
+    hides least of what matters. A picture too small for it gets none.
+    """
+    path = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    pen = ImageDraw.Draw(picture, "RGBA")
+    for size in range(max(11, min(picture.size) // 24), 8, -1):
+        font = ImageFont.truetype(path, size)
+        length = max(
+            (pen.textlength(text, font) for _, text in lines), default=0
+        )
+        width, height = (
+            int(length + 2.5 * size),
+            int((len(lines) + 0.4) * 1.3 * size),
+        )
+        if width <= 0.9 * picture.width and height <= 0.4 * picture.height:
+            break
+    else:
+        return
+    right, low = picture.width - width, picture.height - height
+    corners = [(0, low), (right, low), (0, 0), (right, 0)]
+    x, y = min(
+        corners,
+        key=lambda c: float(
+            hidden[c[1] : c[1] + height, c[0] : c[0] + width].sum()
+        ),
+    )
+    pen.rectangle((x, y, x + width, y + height), fill=(0, 0, 0, 170))
+    for i, (colour, text) in enumerate(lines):
+        top = y + (0.3 + 1.3 * i) * size
+        pen.rectangle(
+            (x + 0.5 * size, top + 0.1 * size, x + 1.4 * size, top + size),
+            fill=colour,
+        )
+        pen.text((x + 1.9 * size, top - 0.1 * size), text, "white", font)
 
 
 @matplotlib.rc_context(STYLE)

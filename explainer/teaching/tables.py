@@ -11,16 +11,15 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from explainer.attribution import PAPER_METHODS
+from explainer.attribution import (
+    METHOD_TITLES,
+    PAPER_METHODS,
+    PAPER_TITLES,
+)
 from explainer.evaluation.class_scores import diagonal_and_rest
 from explainer.evaluation.summary import MAIN
 from explainer.files import read_json
-from explainer.teaching.display import (
-    METHOD_TITLES,
-    PAPER_TITLES,
-    Table,
-    table,
-)
+from explainer.teaching.display import Table, table
 
 HEADINGS = {
     "accuracy": "accuracy ↑",
