@@ -36,7 +36,7 @@ from explainer.teaching.dials import (
     static_dials,
 )
 from explainer.teaching.pictures import kept_layers, overlay_layers
-from explainer.teaching.terms import moved
+from explainer.teaching.terms import jittered
 from explainer.training import TrainingConfig, fit_explainer
 
 CELLS = 8
@@ -123,9 +123,6 @@ def optimise_mask(
         raise ValueError(
             f"{len(images)} images need as many weights, not {len(weights)}"
         )
-    moves: list[tuple[int, int]] = torch.randint(
-        -jitter, jitter + 1, (steps, 2), generator=generator(0, "move")
-    ).tolist()
     with evaluating(classifier):
         parts = [
             _optimise(
@@ -134,7 +131,8 @@ def optimise_mask(
                 labels[part],
                 LossWeights.stack(weights[part]),
                 cells,
-                moves,
+                steps,
+                jitter,
                 fill,
             )
             for part in (
@@ -158,10 +156,11 @@ def _same_noise(images: Tensor) -> list[torch.Generator]:
 
 
 @contextmanager
-def _moving(classifier: nn.Module, down: int, right: int) -> Iterator[None]:
-    """Let a classifier see everything some pixels down and to the right."""
+def _moving(classifier: nn.Module, jitter: int) -> Iterator[None]:
+    """Let a classifier see everything moved, anew in each call."""
+    dice = generator(0, "jitter")
     hook = classifier.register_forward_pre_hook(
-        lambda _, seen: moved(seen[0], down, right)
+        lambda _, seen: jittered(seen[0], dice, jitter)
     )
     try:
         yield
@@ -175,7 +174,8 @@ def _optimise(
     labels: Tensor,
     weights: LossWeights,
     cells: int,
-    moves: Sequence[tuple[int, int]],
+    steps: int,
+    jitter: int,
     fill: str,
 ) -> Optimised:
     noise = _same_noise(images)
@@ -202,12 +202,10 @@ def _optimise(
             reduction="none",
         )
 
-    with torch.enable_grad():
-        for move in moves:
+    with torch.enable_grad(), _moving(classifier, jitter):
+        for _ in range(steps):
             optimizer.zero_grad()
-            with _moving(classifier, *move):
-                total = loss().total.sum()
-            torch.autograd.backward(total)
+            torch.autograd.backward(loss().total.sum())
             optimizer.step()
     with torch.no_grad():
         return Optimised(class_masks(), loss().terms)

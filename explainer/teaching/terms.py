@@ -48,34 +48,23 @@ def resized(cells: Tensor, size: int) -> Tensor:
     )
 
 
-def moved(images: Tensor, down: int, right: int) -> Tensor:
-    """Return images ``(B, 3, H, W)`` moved by pixels.
-
-    What enters at an edge repeats it.
-    """
-    pad = max(abs(down), abs(right))
-    height, width = images.shape[-2:]
-    padded = F.pad(images, (pad,) * 4, mode="replicate")
-    top, left = pad - down, pad - right
-    return padded[..., top : top + height, left : left + width]
-
-
 def jittered(
     views: Tensor, generator: torch.Generator, pixels: int
 ) -> Tensor:
     """Return images ``(B, 3, H, W)``, all moved the same way at random.
 
-    By up to ``pixels`` in both directions. A mask that is optimised for
-    views that move gains nothing from patterns of single pixels.
+    By up to ``pixels`` in both directions; what leaves at one edge enters at
+    the other. A mask that is optimised for views that move gains nothing
+    from patterns of single pixels.
     """
-    down, right = torch.randint(
+    way = torch.randint(
         -pixels,
         pixels + 1,
         (2,),
         generator=generator,
         device=generator.device,
-    ).tolist()
-    return moved(views, down, right)
+    )
+    return views.roll(tuple(way.tolist()), (2, 3))
 
 
 def descend(
