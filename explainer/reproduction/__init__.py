@@ -16,6 +16,7 @@ from explainer.files import read_json, write_json
 from explainer.presets import PRESETS
 from explainer.reproduction.experiment import Experiment, Step
 from explainer.reproduction.networks import network_steps
+from explainer.reproduction.trials import trial_steps
 
 __all__ = [
     "Experiment",
@@ -51,7 +52,7 @@ def preset_of(experiment: str, classifier: str | None) -> str:
 
 def steps_of(experiment: Experiment) -> list[Step]:
     """Return the steps of an experiment, in their order, done or not."""
-    return network_steps(experiment)
+    return [*network_steps(experiment), *trial_steps(experiment)]
 
 
 def remember(path: Path, asked: Mapping[str, object]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from explainer.attribution import METHODS
+from explainer.data import LabelledImages
 from explainer.evaluation.class_scores import class_scores
 from explainer.evaluation.methods import Contender
 from explainer.files import read_json, write_json
@@ -146,13 +147,17 @@ def fit(
     folder: str,
     loss: str = "explainer",
     seed: int | None = None,
+    train: LabelledImages | None = None,
 ) -> None:
-    """Train a network of the experiment's classifier into a folder."""
+    """Train a network of the experiment's classifier into a folder.
+
+    On ``train``, by default the whole training split.
+    """
     here = replace(experiment, preset=preset)
     preset.train_explainer(
         experiment.out / folder,
         experiment.classifier,
-        here.load("train"),
+        here.load("train") if train is None else train,
         here.load("val"),
         loss=loss,
         seed=seed,
