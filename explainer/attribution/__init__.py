@@ -40,7 +40,7 @@ from explainer.attribution.rise import rise
 from explainer.attribution.rtis import rtis
 from explainer.errors import Registry
 
-__all__ = ["METHODS", "PAPER_METHODS", "Method", "get_method", "guarded"]
+__all__ = ["METHODS", "PAPER_METHODS", "Method", "guarded"]
 
 _METHODS: dict[str, Method] = {
     "explainer": explainer,
@@ -75,8 +75,3 @@ PAPER_METHODS = (
     "rtis",
 )
 """The methods that the paper compares, in the order of its tables."""
-
-
-def get_method(name: str) -> Method:
-    """Return a method by its name; ValueError lists the known ones."""
-    return METHODS[name]
