@@ -42,13 +42,13 @@ RUNTIME = Archive(
 PARTS = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 
 PHOTOGRAPHS = {
-    "cat.jpg": ("the cat Chelsea", skimage.data.chelsea),
-    "astronaut.jpg": ("the astronaut", skimage.data.astronaut),
+    "cat.webp": ("the cat Chelsea", skimage.data.chelsea),
+    "astronaut.webp": ("the astronaut", skimage.data.astronaut),
 }
 N_SCENES = 24
 
 
-def write_program(folder: Path, archive: Archive = RUNTIME) -> int:
+def write_program(folder: Path, archive: Archive) -> int:
     """Unpack ONNX Runtime; return its size in bytes."""
     package = fetch(archive, cache_folder() / "onnxruntime-web")
     with tarfile.open(package) as file:
@@ -90,7 +90,7 @@ def write_scenes(folder: Path, n: int = N_SCENES) -> dict[str, Any]:
     return {"file": "scenes.png", "count": n}
 
 
-def main(folder: Path = BUILT) -> None:
+def main(folder: Path = BUILT, runtime: Archive = RUNTIME) -> None:
     """Write all of it; ``try_it.json`` last, which tells that it is there."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "try_it.json").unlink(missing_ok=True)
@@ -107,7 +107,7 @@ def main(folder: Path = BUILT) -> None:
         ],
         "colours": COLOURS,
         "terms": TERMS,
-        "program": write_program(folder),
+        "program": write_program(folder, runtime),
     }
     write_json(folder / "try_it.json", told)
     print(folder)
