@@ -179,10 +179,7 @@ export async function beginPhotographs(panel, told) {
     const picture = add(button, "img");
     picture.src = built(name);
     picture.alt = `Explain ${title}`;
-    button.addEventListener("click", async () => {
-      const answer = await fetch(built(name));
-      await explain(await answer.blob(), title);
-    });
+    button.addEventListener("click", () => explain(picture, title));
   }
   camera(panel, (still) => explain(still, "your photograph"));
 
