@@ -6,7 +6,7 @@ import io
 import operator
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -477,9 +477,9 @@ def target_classes(
                 f"not {tuple(values.shape)}"
             )
         target = values.reshape(-1).tolist()
-    several = (
-        [target] if isinstance(target, str | int | np.integer) else target
-    )
+    several: Any = target
+    if isinstance(target, str) or not isinstance(target, Iterable):
+        several = [target]
     return list(dict.fromkeys(_class_index(c, names) for c in several))
 
 

@@ -1,9 +1,9 @@
 """Figures from plain tensors: pictures, masks, curves and bars.
 
-Every function returns a :class:`Picture` and leaves nothing behind: pyplot,
-with its global list of open figures, is not used. One style for all: a white
-ground (also on a dark page), Okabe and Ito's colours, which colour-blind
-readers tell apart, and letters that stay legible on a phone.
+Figures are returned and leave nothing behind: pyplot, with its global list of
+open figures, is not used. All have one style: a white ground (also on a dark
+page), Okabe and Ito's colours, which colour-blind readers tell apart, and
+letters that stay legible on a phone.
 """
 
 import io
@@ -141,7 +141,7 @@ def _tag(ax: Axes, text: str, colour: str, line: int) -> None:
 def overlay(
     image: Tensor, masks: Tensor, colours: Sequence[str] = COLOURS
 ) -> Tensor:
-    """Lay coloured masks over an image turned pale and grey.
+    """Return coloured masks over an image turned pale and grey.
 
     ``image`` is ``(3, H, W)``, ``masks`` ``(K, H, W)`` in [0, 1], one colour
     each; the result is ``(3, H, W)``.
@@ -267,11 +267,11 @@ def legend(
 
 @matplotlib.rc_context(STYLE)
 def draw(images: Tensor, masks: Tensor, classes: Sequence[str]) -> Picture:
-    """Draw what explains each image: a column an image, three rows.
+    """Return a figure of what explains each image, a column per image.
 
-    The image; the same, grey, under the mask of each explained class in a
-    colour of its own; and the object kept, the rest black, as the paper
-    draws it (the pixel-wise maximum of the masks).
+    Three rows: the image; the same, grey, under the mask of each explained
+    class in a colour of its own; and the object kept, the rest black, as the
+    paper draws it (the pixel-wise maximum of the masks).
 
     Parameters
     ----------
@@ -312,7 +312,7 @@ def draw(images: Tensor, masks: Tensor, classes: Sequence[str]) -> Picture:
 def strip(
     panels: Sequence[Tensor], titles: Sequence[str], columns: int = 4
 ) -> Picture:
-    """Draw pictures with a title each, ``columns`` to a row.
+    """Return a figure of pictures with a title each, ``columns`` per row.
 
     A panel is an image ``(3, H, W)`` or a mask ``(H, W)``; masks share one
     colour scale from 0 to 1.
@@ -342,7 +342,7 @@ def grid(
     rows: Sequence[str] | None = None,
     signed: Mapping[str, Tensor] | None = None,
 ) -> Picture:
-    """Draw images and masks side by side: a row per image.
+    """Return a figure of images and masks side by side, a row per image.
 
     Parameters
     ----------
@@ -390,7 +390,7 @@ def _show_sign(shown: AxesImage, panel: Tensor) -> None:
 
 @matplotlib.rc_context(STYLE)
 def curves(history: Sequence[Mapping[str, float]]) -> Picture:
-    """Draw a run's losses against its steps, one panel a term.
+    """Return a figure of a run's losses against its steps, a panel per term.
 
     ``history`` is that of a :class:`explainer.training.Run`: rows with
     ``step`` and, for each term, ``train_TERM`` (the mean since the row
@@ -440,10 +440,11 @@ def bars(
     label: str,
     threshold: float | None = None,
 ) -> Picture:
-    """Draw one group of horizontal bars a name, one bar a series.
+    """Return a figure of horizontal bars: a group per name.
 
-    ``series`` holds values in [0, 1], as many as there are ``names``;
-    ``label`` says what they are; ``threshold`` draws a line.
+    A group has one bar per series. ``series`` holds values in [0, 1], as
+    many as there are ``names``; ``label`` says what they are; ``threshold``
+    draws a line.
     """
     thickness = 0.8 / len(series)
     picture = _picture(0.8 + len(names) * (0.12 + 0.16 * len(series)))
@@ -470,7 +471,9 @@ def intervals(
     panels: Mapping[str, Mapping[str, Sequence[float]]],
     highlight: str | None = None,
 ) -> Picture:
-    """Draw means with their intervals: one panel a metric, a row a name.
+    """Return a figure of means with their intervals, a panel per metric.
+
+    A panel has one row per name.
 
     Parameters
     ----------
@@ -508,7 +511,7 @@ def lines(
     label: str,
     marks: Mapping[str, float] | None = None,
 ) -> Picture:
-    """Draw curves over the same ``x``, one panel below the other.
+    """Return a figure of curves over the same ``x``, one panel below another.
 
     Parameters
     ----------
@@ -561,7 +564,7 @@ def lines(
 def growing(
     curves: Mapping[str, Mapping[int, float]], x: str, y: str
 ) -> Picture:
-    """Draw how costs grow: one curve per name, both axes logarithmic.
+    """Return a figure of how costs grow: both axes are logarithmic.
 
     On such axes a power of x is a straight line, and its slope the power.
 

@@ -14,6 +14,7 @@ from explainer.cli.explain import (
     methods_command,
     models_command,
 )
+from explainer.cli.export import export_command
 from explainer.cli.reproduce import reproduce_command
 from explainer.errors import UserError
 
@@ -31,6 +32,7 @@ app.command("class-scores")(class_scores_command)
 app.command("explain")(explain_command)
 app.command("methods")(methods_command)
 app.command("models")(models_command)
+app.command("export")(export_command)
 app.command("ablate")(ablate_command)
 app.command("reproduce")(reproduce_command)
 

@@ -62,16 +62,13 @@ def named_pictures(images: Any) -> tuple[list[tuple[str, Picture]], bool]:
 
 def _channels_first(source: Tensor | np.ndarray[Any, Any]) -> Tensor:
     """Return an array or a tensor as ``(3, H, W)`` in [0, 1]."""
-    kind = "(3, H, W)"
+    kind, shape = "(3, H, W)", tuple(source.shape)
     if isinstance(source, np.ndarray):
         kind = "(H, W, 3)"
         source = source[..., None] if source.ndim == 2 else source
         source = torch.from_numpy(np.ascontiguousarray(source))
         source = source.movedim(-1, 0)
     if source.ndim != 3 or len(source) not in (1, 3, 4):
-        shape = tuple(
-            source.shape if kind == "(3, H, W)" else source.mT.shape
-        )
         raise ImageError(
             f"a picture is {kind}, not {shape}: a NumPy array has its "
             "colours last, a tensor first"

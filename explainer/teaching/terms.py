@@ -1,7 +1,7 @@
 """What one term of the loss does to a mask: its pull, and where it leads.
 
-The chapters on single terms look at a term as a function of a mask alone,
-``term(masks) -> scalar``, the classifier and the images being given.
+The chapters on single terms see a term as a function of the masks alone,
+``term(masks)``; the classifier and the images are fixed.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,38 +35,36 @@ def pull(term: Term, masks: Tensor) -> Tensor:
 def pooled(pull: Tensor, cells: int) -> Tensor:
     """Return a pull ``(..., H, W)`` averaged over cells x cells squares.
 
-    The pull through a classifier flickers from pixel to pixel; what moves
-    a smooth mask is its mean over a neighbourhood.
+    The pull through a classifier changes from pixel to pixel; what moves a
+    smooth mask is its mean over a neighbourhood.
     """
     return F.adaptive_avg_pool2d(pull, cells)
 
 
 def resized(cells: Tensor, size: int) -> Tensor:
-    """Return masks of ``(B, C, n, n)`` cells at ``(B, C, size, size)``.
-
-    Bilinear.
-    """
+    """Return ``(B, C, n, n)`` at ``(B, C, size, size)``, bilinear."""
     return F.interpolate(
         cells, (size, size), mode="bilinear", align_corners=False
     )
 
 
 def jittered(
-    views: Tensor, generator: torch.Generator, pixels: int = 6
+    views: Tensor, generator: torch.Generator, pixels: int
 ) -> Tensor:
-    """Shift images ``(B, 3, H, W)`` together, round the edges, at random.
+    """Return images ``(B, 3, H, W)``, all moved the same way at random.
 
-    By up to ``pixels`` in both directions. A mask that is optimised for
-    views that move has no use for patterns of single pixels.
+    By up to ``pixels`` in both directions; what leaves at one edge enters at
+    the other. A mask that is optimised for views that move gains nothing
+    from patterns of single pixels.
     """
-    shift = torch.randint(
+    way = torch.randint(
         -pixels,
         pixels + 1,
         (2,),
         generator=generator,
         device=generator.device,
     )
-    return views.roll(tuple(shift.tolist()), (2, 3))
+    return views.roll(tuple(way.tolist()), (2, 3))
 
 
 def descend(
@@ -77,18 +75,18 @@ def descend(
     steps: int = 40,
     learning_rate: float = 0.6,
 ) -> Tensor:
-    """Follow a term downhill, with the mask's own cells as the parameters.
+    """Return the masks to which a term leads, ``(B, C, size, size)``.
 
-    No network: each cell has one logit, which Adam moves. The term is a
-    mean over images; each goes its way whatever the others. ``start`` is
-    ``(B, C, n, n)`` in [0, 1], the mask to begin with; the term sees it at
-    ``size`` by ``size`` pixels, and so it is returned. For the whole loss
-    there is :func:`explainer.teaching.playground.optimise_mask`.
+    No network: each cell has one logit, which Adam moves downhill. The term
+    is a mean over images, and no image depends on the others. ``start``
+    ``(B, C, n, n)`` in [0, 1] holds the masks to begin with; the term sees
+    them at ``size`` by ``size`` pixels. For the whole loss there is
+    :func:`explainer.teaching.playground.optimise_mask`.
     """
     logits = start.clamp(0.01, 0.99).logit().detach().requires_grad_()
-    # Adam makes full steps of the faintest gradient, and a term that has
-    # all it wants would wander; eps lets it rest. In units of the pull, so
-    # that it means the same for few cells and for many.
+    # Adam makes full steps even of the faintest gradient, so a mask at its
+    # optimum would wander; eps stops that. The gradient is in units of the
+    # pull, so that eps means the same for few cells and for many.
     optimiser = torch.optim.Adam([logits], learning_rate, eps=0.05)
     n_cells = start.numel() / start.shape[1]
     for _ in range(steps):
@@ -114,7 +112,7 @@ class SortedMask(NamedTuple):
 
 
 def sorted_mask(mask: Tensor, a: float, b: float) -> SortedMask:
-    """Sort a mask and lay the bounds of its area beside it.
+    """Return a mask's sorted pixels beside the bounds of its area.
 
     The paper's own form of B (eq. 5 and 6), with r the sorted mask:
     q_min is one for the first a Z of the Z pixels, q_max for the first b Z,
@@ -138,10 +136,10 @@ def sorted_mask(mask: Tensor, a: float, b: float) -> SortedMask:
 
 @matplotlib.rc_context(STYLE)
 def bounds(masks: Mapping[str, SortedMask]) -> Picture:
-    """Draw sorted masks between their bounds: a panel each, B as an area.
+    """Return a figure of sorted masks between their bounds, a panel each.
 
-    Shaded is what costs: blue where the mask is too small (below q_min)
-    and should be brighter, vermilion where it is too large (above q_max).
+    The shaded area is B: blue where the mask is too small (below q_min) and
+    should be brighter, vermilion where it is too large (above q_max).
     """
     picture = Picture(
         figsize=(WIDTH, 0.5 + 1.75 * len(masks)), layout="constrained"
@@ -175,16 +173,15 @@ def bounds(masks: Mapping[str, SortedMask]) -> Picture:
 def bounds_plot(mask: SortedMask) -> str:
     """Return a panel of :func:`bounds` as a data URI for the dials.
 
-    The sorted mask and its bounds are drawn at a hundred places and one.
+    The sorted mask and its bounds are drawn at 101 places.
     """
     at = [i * (len(mask.r) - 1) // 100 for i in range(101)]
-    lines = {
-        "q_min": mask.q_min[at].tolist(),
-        "q_max": mask.q_max[at].tolist(),
-        "r(v(s))": mask.r[at].tolist(),
-    }
     return plot(
-        lines,
+        {
+            "q_min": mask.q_min[at].tolist(),
+            "q_max": mask.q_max[at].tolist(),
+            "r(v(s))": mask.r[at].tolist(),
+        },
         x="pixels from bright to dark",
         y="mask",
         above={
