@@ -61,7 +61,7 @@ GRIDS: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "igos": {
         "l1": (1.0, 0.1, 0.3, 3.0),
         "tv": (20.0, 0.2, 2.0, 60.0),
-        "cells": (None, 14, 28),
+        "cells": (None, 14, 20),
     },
     "rtis": {"sharpen": (1.0, 1.5, 2, 3, 5, 8)},
 }
