@@ -24,8 +24,8 @@ from explainer.export import to_onnx
 from explainer.figures import COLOURS
 from explainer.files import cache_folder, write_json
 from explainer.masks import mean_colour
-from explainer.playground_page import TERMS
 from explainer.presets import get_preset
+from explainer.teaching.playground import TERMS
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILT = ROOT / "book" / "_static" / "try_it" / "built"
