@@ -18,13 +18,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from explainer.attribution import grad_cam
 from explainer.checkpoints import load
 from explainer.data import Scenes, collate
 from explainer.files import write_json
-from explainer.memory import resident_mb
 from explainer.provenance import command_line, environment
 from explainer.teaching.live import Playground
 from explainer.teaching.playground import weight_presets
@@ -41,7 +41,8 @@ def repeated(call: Callable[[int], object], times: int) -> dict[str, Any]:
     everything is used for the first time, and after each further one;
     ``tensors`` how many were alive then and at the end.
     """
-    memory: list[float | None] = []
+    process = psutil.Process()
+    memory: list[float] = []
     tensors: list[int] = []
     seconds = []
     tenth = max(1, times // 10)
@@ -50,16 +51,14 @@ def repeated(call: Callable[[int], object], times: int) -> dict[str, Any]:
         call(i)
         seconds.append(time.process_time() - start)
         if (i + 1) % tenth == 0:
-            memory.append(resident_mb())
+            memory.append(process.memory_info().rss / 1e6)
         if i + 1 in (tenth, times):
             tensors.append(living_tensors())
     end = min(END, times // 2)
     return {
         "times": times,
         "memory_mb": memory,
-        "grown_mb": None
-        if memory[0] is None or memory[-1] is None
-        else memory[-1] - memory[0],
+        "grown_mb": memory[-1] - memory[0],
         "tensors": tensors,
         "first_seconds": statistics.median(seconds[:end]),
         "last_seconds": statistics.median(seconds[-end:]),

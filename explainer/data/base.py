@@ -14,9 +14,7 @@ import torch
 from torch import Tensor
 
 from explainer.errors import UserError
-
-VOID = 255
-"""Mask value of pixels that belong to no class and not to the background."""
+from explainer.metrics import VOID
 
 
 class DataError(UserError, ValueError):

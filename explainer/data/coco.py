@@ -22,7 +22,6 @@ from skimage.draw import polygon
 from torch import Tensor
 
 from explainer.data.base import (
-    VOID,
     DataError,
     Sample,
     check_file,
@@ -31,6 +30,7 @@ from explainer.data.base import (
 )
 from explainer.data.download import Archive, extract, fetch
 from explainer.data.transforms import Size, decoding, resize, to_tensor
+from explainer.metrics import VOID
 
 COCO_CLASSES = (
     *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train"),
@@ -265,7 +265,7 @@ class COCO:
     Labels are the annotated objects, crowds included: the image does show
     them. A mask has one class a pixel, where COCO's objects overlap: there
     the object with *fewer* pixels is on top (a cup on a table). A crowd,
-    which is outlined but loosely, is :data:`~explainer.data.base.VOID`
+    which is outlined but loosely, is :data:`~explainer.metrics.VOID`
     below all objects.
 
     With ``classes`` given, labels and masks are in terms of these; other

@@ -15,7 +15,6 @@ from PIL import Image
 from torch import Tensor
 
 from explainer.data.base import (
-    VOID,
     DataError,
     Sample,
     check_file,
@@ -30,6 +29,7 @@ from explainer.data.transforms import (
     resize,
     to_tensor,
 )
+from explainer.metrics import VOID
 
 VOC_CLASSES = (
     "aeroplane",
@@ -123,7 +123,7 @@ class VOC:
     Labels are the objects of the XML annotation, the *difficult* ones
     included: the image does show them, and calling them absent would teach
     the classifier an error. Masks come from ``SegmentationClass``, with the
-    void border kept as :data:`~explainer.data.base.VOID`; an image without
+    void border kept as :data:`~explainer.metrics.VOID`; an image without
     a segmentation has the mask None. Labels and mask may disagree.
 
     With fewer ``classes`` than all 20, labels and masks are in terms of
