@@ -1,4 +1,13 @@
-"""The errors that a user can mend."""
+"""The errors that a user can mend, and the names that are looked up."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import TypeVar
+
+Value = TypeVar("Value")
+
+MANY = 30
+"""More names than this are not listed in a sentence."""
 
 
 class UserError(Exception):
@@ -9,8 +18,39 @@ class UserError(Exception):
 
 
 class UnknownNameError(UserError, ValueError):
-    """A name that no registry knows; the message lists the known ones."""
+    """A name that no registry knows; the message lists the known ones.
+
+    Of more than :data:`MANY` it lists those most like the name.
+    """
 
     def __init__(self, what: str, name: str, known: object) -> None:
-        names = ", ".join(str(k) for k in known)  # type: ignore[attr-defined]
-        super().__init__(f"no {what} {name!r}; known: {names}")
+        names = [str(k) for k in known]  # type: ignore[attr-defined]
+        said = ", ".join(names)
+        if len(names) > MANY:
+            near = get_close_matches(name, names, 5, 0.4) or names[:5]
+            said = f"{', '.join(near)} and {len(names) - len(near)} more"
+        super().__init__(f"no {what} {name!r}; known: {said}")
+
+
+class Registry(dict[str, Value]):
+    """Values by name, ``what`` each of them is; prints a line per name.
+
+    A missing name raises :class:`UnknownNameError`, which lists the known
+    ones. The line is the first of the value's docstring.
+    """
+
+    def __init__(self, what: str, values: Mapping[str, Value]) -> None:
+        super().__init__(values)
+        self.what = what
+
+    def __missing__(self, name: str) -> Value:
+        """Name the known ones."""
+        raise UnknownNameError(self.what, name, self)
+
+    def __repr__(self) -> str:
+        """Return a line per name."""
+        width = max(map(len, self), default=0)
+        return "\n".join(
+            f"{name:<{width}}  {(value.__doc__ or '').partition(chr(10))[0]}"
+            for name, value in self.items()
+        )

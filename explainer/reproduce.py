@@ -80,8 +80,7 @@ def archives(data: str) -> list[Archive]:
     """Return what has to be downloaded for a dataset, each archive once."""
     if data.startswith("voc"):
         year = data.removeprefix("voc")
-        needed = [a for (y, _), a in VOC_ARCHIVES.items() if y == year]
-        return list({archive.name: archive for archive in needed}.values())
+        return list(dict.fromkeys(VOC_ARCHIVES[year].values()))
     if data.startswith("coco"):
         return [ANNOTATIONS, *IMAGES.values()]
     return []
