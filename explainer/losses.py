@@ -6,6 +6,7 @@ No function loops over images or classes or waits for the device.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -41,6 +42,8 @@ class LossWeights:
     ``target_area`` for A(m), ``non_target_area`` for A(n), ``bound`` for the
     sum of B(s_c), which is free of charge between the fractions ``a`` and
     ``b`` of the image. ``entropy_scale`` names the denominator of L_e.
+    ``edges`` is a departure: it lets a mask end where the image has an edge
+    (:func:`total_variation`); 0 is the paper's.
 
     Each number may also be a tensor ``(B,)`` with one value per image:
     :meth:`stack` makes such weights.
@@ -54,6 +57,7 @@ class LossWeights:
     smoothness: float | Tensor = 1.0
     a: float | Tensor = 0.05
     b: float | Tensor = 0.3
+    edges: float | Tensor = 0.0
     entropy_scale: Literal["paper", "undivided"] = "paper"
 
     def __post_init__(self) -> None:
@@ -197,14 +201,31 @@ def area_bound(
     return _reduced((bounds * labels).sum(1) / n_pixels, reduction)
 
 
-def total_variation(mask: Tensor, reduction: Reduction = "mean") -> Tensor:
+def total_variation(
+    mask: Tensor,
+    reduction: Reduction = "mean",
+    images: Tensor | None = None,
+    edges: float | Tensor = 0.0,
+) -> Tensor:
     """Return TV: the mean absolute difference of neighbours (paper, eq. 7).
 
     Anisotropic, ``(B, C, H, W)``. As in the authors' code the border is
     reflected: the last row and column count a difference a second time.
+
+    With ``images`` ``(B, 3, H, W)``, a departure from the paper: a
+    difference counts exp(-edges |I(u) - I(v)|), with the images' mean
+    absolute difference over the channels, so that a mask may end where the
+    image has an edge. ``edges`` is one number, or one per image ``(B,)``.
     """
-    down = mask.diff(dim=-2).abs()
-    right = mask.diff(dim=-1).abs()
+    steps = []
+    for dim in (-2, -1):
+        step = mask.diff(dim=dim).abs()
+        if images is not None:
+            change = images.diff(dim=dim).abs().mean(1, keepdim=True)
+            rate = torch.as_tensor(edges).to(change).reshape(-1, 1, 1, 1)
+            step = step * torch.exp(-rate * change)
+        steps.append(step)
+    down, right = steps
     differences = (down, right, down[..., -1, :], right[..., -1])
     sums = torch.stack([d.flatten(1).sum(1) for d in differences])
     return _reduced(sums.sum(0) / mask[0].numel(), reduction)
@@ -262,6 +283,13 @@ def explainer_loss(
     # One pass for both halves: small networks waste less of a wide machine.
     kept, left = classifier(torch.cat([seen, hidden])).chunk(2)
     multi_label = getattr(classifier, "multi_label", True)
+    edgeless = isinstance(weights.edges, float | int) and weights.edges == 0
+    variation = partial(
+        total_variation,
+        reduction="none",
+        images=None if edgeless else images,
+        edges=weights.edges,
+    )
     terms = {
         "classification": classification_loss(
             kept, labels, multi_label, "none"
@@ -272,7 +300,7 @@ def explainer_loss(
         ),
         "target_area": area(m, "none"),
         "non_target_area": area(n, "none"),
-        "smoothness": total_variation(m, "none") + total_variation(n, "none"),
+        "smoothness": variation(m) + variation(n),
     }
     total = torch.zeros((), device=images.device)
     for name, term in terms.items():

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from explainer.errors import UnknownNameError
+from explainer.errors import Registry
 from explainer.streams import Generators, normal, uniform
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -123,12 +123,15 @@ def _fill_noise(
     return (mean.to(images) + noise).clamp(0, 1)
 
 
-FILLS: dict[str, Callable[[Tensor, Tensor, Generators], Tensor]] = {
-    "mean": _fill_mean,
-    "black": _fill_black,
-    "blur": _fill_blur,
-    "noise": _fill_noise,
-}
+FILLS: Registry[Callable[[Tensor, Tensor, Generators], Tensor]] = Registry(
+    "fill",
+    {
+        "mean": _fill_mean,
+        "black": _fill_black,
+        "blur": _fill_blur,
+        "noise": _fill_noise,
+    },
+)
 
 
 def make_fill(
@@ -145,8 +148,6 @@ def make_fill(
     The result broadcasts against ``images``. Raises ValueError for another
     name.
     """
-    if name not in FILLS:
-        raise UnknownNameError("fill", name, FILLS)
     return FILLS[name](images, mean_colour(classifier), generator)
 
 

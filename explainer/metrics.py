@@ -1,4 +1,4 @@
-"""The measuring rod: one function a metric, one number an image.
+"""The metrics of a mask: one function per metric, one value per image.
 
 Most metrics compare a target mask m, ``(B, H, W)`` or ``(B, 1, H, W)`` in
 [0, 1], with the binary union g of the segmented objects, ``truth``
@@ -204,11 +204,13 @@ def saliency(mask: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
     classes, and p their summed *softmax* probability, even for a multi-label
     classifier. Each class counts once; the authors' code sums over objects.
     The mask's mean is taken over the whole image, void included: nothing
-    here depends on what was annotated.
+    here depends on what was annotated. NaN for an image without targets.
     """
     log_p = torch.where(targets > 0, logits.log_softmax(1), -torch.inf)
     size = mask.flatten(1).mean(1).clamp(min=LEAST_AREA)
-    return size.log() - log_p.logsumexp(1)
+    defined = (targets > 0).any(1)
+    score = size.log() - log_p.logsumexp(1)
+    return torch.where(defined, score, torch.nan)
 
 
 def _ranks(mask: Tensor) -> Tensor:
@@ -229,6 +231,8 @@ def _ranks(mask: Tensor) -> Tensor:
 
 def _curve(mask: Tensor, steps: int) -> list[Tensor]:
     """Return the binary masks of the first 0, 1/steps, ..., all pixels."""
+    if steps < 1:
+        raise ValueError(f"a curve has at least one step, not {steps}")
     ranks, n_pixels = _ranks(mask), mask[0].numel()
     return [
         (ranks * steps < k * n_pixels).to(mask.dtype)

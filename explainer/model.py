@@ -22,7 +22,7 @@ from explainer.classifiers import (
     lite0_network,
     torchvision_network,
 )
-from explainer.errors import UnknownNameError
+from explainer.errors import Registry, UserError
 
 
 def _resize(x: Tensor, size: Sequence[int], corners: bool = False) -> Tensor:
@@ -88,6 +88,27 @@ class Decoder(nn.Module):
         return logits
 
 
+def average_cells(x: Tensor, cells: tuple[int, int]) -> Tensor:
+    """Return the means of ``(B, D, h, w)`` over cells, ``(B, D, *cells)``.
+
+    The values of ``F.adaptive_avg_pool2d``, as a matrix product along each
+    axis: other runtimes have matrix products (:mod:`explainer.export`).
+    """
+    down, right = (
+        _averaging(n, n_cells).to(x)
+        for n, n_cells in zip(x.shape[-2:], cells, strict=True)
+    )
+    return down @ x @ right.T
+
+
+def _averaging(n: int, n_cells: int) -> Tensor:
+    """Return ``(n_cells, n)``: a row averages the pixels its cell touches."""
+    cell, pixel = torch.arange(n_cells)[:, None], torch.arange(n)
+    first = cell * n // n_cells
+    end = ((cell + 1) * n + n_cells - 1) // n_cells
+    return ((first <= pixel) & (pixel < end)) / (end - first)
+
+
 def _unit(features: Tensor) -> Tensor:
     """Return ``(B, D, h, w)`` features as unit vectors, one per cell.
 
@@ -121,7 +142,7 @@ def affinity(
     conditional random fields (Krähenbühl and Koltun, 2011), here as one
     step of averaging as in non-local networks (Wang et al., 2018).
     """
-    maps = [_unit(F.adaptive_avg_pool2d(f, cells)) for f in features]
+    maps = [_unit(average_cells(f, cells)) for f in features]
     unit = F.normalize(torch.cat(maps, dim=1).flatten(2), dim=1)
     similar = unit.transpose(1, 2) @ unit / temperature
     rows, columns = (
@@ -141,7 +162,7 @@ def share(
     ``logits`` are ``(B, C, h, w)``, ``weights`` come from :func:`affinity`
     for the same ``cells``; they are applied ``rounds`` times.
     """
-    values = F.adaptive_avg_pool2d(logits, cells).flatten(2)
+    values = average_cells(logits, cells).flatten(2)
     for _ in range(rounds):
         values = values @ weights.transpose(1, 2)
     return values.reshape(*logits.shape[:2], *cells)
@@ -349,7 +370,16 @@ class DeepLab(nn.Module):
         self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return class logits ``(B, C, H, W)``."""
+        """Return class logits ``(B, C, H, W)``.
+
+        Raises :class:`~explainer.errors.UserError` for one image alone in
+        training: its pooled features leave batch norm nothing to average.
+        """
+        if self.training and len(images) == 1:
+            raise UserError(
+                "DeepLab cannot train on a batch of one image, for batch "
+                "norm needs two; choose a larger batch size, or more images"
+            )
         out: Tensor = self.network((images - self.mean) / self.std)["out"]
         return out
 
@@ -409,11 +439,14 @@ def deeplabv3_resnet50(
     return DeepLab(n_classes, pretrained_backbone=pretrained_backbone)
 
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    "small": small,
-    "light": light,
-    "deeplabv3_resnet50": deeplabv3_resnet50,
-}
+NETWORKS: Registry[Callable[..., nn.Module]] = Registry(
+    "Explainer network",
+    {
+        "small": small,
+        "light": light,
+        "deeplabv3_resnet50": deeplabv3_resnet50,
+    },
+)
 
 
 def build_explainer(
@@ -423,21 +456,7 @@ def build_explainer(
 
     Raises ValueError for an unknown name.
     """
-    if name not in NETWORKS:
-        raise UnknownNameError("Explainer network", name, NETWORKS)
     return NETWORKS[name](n_classes, **options)
-
-
-def layout_of(module: nn.Module) -> torch.memory_format:
-    """Return the memory layout in which a module is to be computed.
-
-    ``channels_last`` for the networks of this package, which are faster in
-    it. A foreign one may flatten its features with ``view``, which fails
-    there, so it keeps the plain layout.
-    """
-    if getattr(module, "channels_last", False):
-        return torch.channels_last
-    return torch.contiguous_format
 
 
 def start_from(network: nn.Module, classifier: nn.Module) -> nn.Module:

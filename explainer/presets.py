@@ -35,7 +35,7 @@ from explainer.training import (
     TrainingConfig,
     fit_classifier,
     fit_explainer,
-    predict,
+    logits_of,
 )
 from explainer.training.finish import (
     averaged,
@@ -74,8 +74,9 @@ class Preset:
     training that looks at pixel labels. ``seeds`` are the Explainer's:
     where there are several, the reproduction chooses among the runs.
     ``half`` stores float16, half the bytes. ``rtis`` are the weights of the
-    rival's loss. ``fine_tuned_from`` names a preset whose shipped networks
-    all trainings start from.
+    rival's loss; that of its area a reproduction searches for.
+    ``fine_tuned_from`` names a preset whose shipped networks all trainings
+    start from.
     """
 
     data: str
@@ -183,7 +184,7 @@ class Preset:
         ]
         ending: dict[str, Any] = {}
         if self.calibrate:
-            logits, labels = predict(classifier, val, device=device)
+            logits, labels = logits_of(classifier, val, device=device)
             by = calibration(logits, labels)
             scale_logits(classifier, by)
             ending["calibrated"] = {
@@ -424,9 +425,6 @@ PRESETS: dict[str, Preset] = {
             smoothness=0.1,
             b=0.2,
         ),
-        # Three times the largest weight that the paper's authors tried:
-        # book/results/rivals_rtis_scenes.json.
-        rtis=RTISWeights(area=3.0),
     ),
     "animals": Preset(
         data="voc2007",
@@ -465,7 +463,7 @@ PRESETS: dict[str, Preset] = {
             Stage(0.72, 1_200),
             Stage(1.0, 1_000),
             Stage(1.43, 500),
-            Stage(1.57, 500),
+            Stage(1.57, 1_000),
         ),
         averaged=2,
         sharpen=(1.0, 2.0, 3.0, 4.0, 6.0, 8.0),
@@ -494,7 +492,6 @@ PRESETS: dict[str, Preset] = {
             smoothness=0.5,
             b=0.5,
         ),
-        rtis=RTISWeights(area=3.0),
     ),
     "voc2007-vgg16": _paper(
         "voc2007",
@@ -582,7 +579,6 @@ PRESETS["shortcut"] = replace(
     ),
     # What a classifier looks at may be far smaller than an object.
     weights=replace(PRESETS["scenes"].weights, a=0.02),
-    rtis=RTISWeights(),
     seeds=(42,),
 )
 

@@ -322,13 +322,57 @@ def test_unknown_classifier_lists_the_known() -> None:
 
 def test_initial_weights_come_from_a_file(tmp_path: Path) -> None:
     theirs = timm.create_model("tf_efficientnet_lite0", num_classes=1000)
-    # Another library's names: only the order counts.
-    state = {f"x.{i}": v for i, v in enumerate(theirs.state_dict().values())}
-    torch.save(state, tmp_path / "theirs.pt")
+    state = theirs.state_dict()
+    modules = list(dict.fromkeys(name.rpartition(".")[0] for name in state))
+    # Another library's names of modules: their order counts.
+    renamed = {
+        f"x{modules.index(module)}.{local}": value
+        for name, value in state.items()
+        for module, _, local in [name.rpartition(".")]
+    }
+    torch.save(renamed, tmp_path / "theirs.pt")
     ours = efficientnet_lite0(CLASSES, tmp_path / "theirs.pt")
     assert_close(
         ours.network.conv_head.weight, theirs.conv_head.weight, rtol=0, atol=0
     )
+
+
+def drawn_norms() -> tuple[nn.Module, dict[str, Tensor]]:
+    """Return a network of two norms, and weights that differ everywhere."""
+    network = nn.Sequential(nn.BatchNorm2d(2), nn.BatchNorm2d(2))
+    state = {
+        k: torch.rand(v.shape) if v.is_floating_point() else v + 7
+        for k, v in network.state_dict().items()
+    }
+    return network, state
+
+
+def test_a_norms_weight_and_bias_do_not_trade_places(tmp_path: Path) -> None:
+    """Another library wrote the bias first; the shapes are equal."""
+    network, state = drawn_norms()
+    order = [f"{i}.{k}" for i in (0, 1) for k in ("bias", "weight")]
+    order += [name for name in state if name not in order]
+    torch.save({f"norm{k}": state[k] for k in order}, tmp_path / "theirs")
+    _load_file(network, tmp_path / "theirs")
+    assert_close(network.state_dict(), state, rtol=0, atol=0)
+
+
+def test_equal_names_count_more_than_order(tmp_path: Path) -> None:
+    network, state = drawn_norms()
+    torch.save(dict(reversed(state.items())), tmp_path / "sorted")
+    _load_file(network, tmp_path / "sorted")
+    assert_close(network.state_dict(), state, rtol=0, atol=0)
+
+
+def test_tensors_of_another_kind_are_refused(tmp_path: Path) -> None:
+    """Equal shapes, but which of the two is the bias?"""
+    network, state = drawn_norms()
+    before = copy.deepcopy(network.state_dict())
+    renamed = {k.replace("bias", "beta"): v for k, v in state.items()}
+    torch.save(renamed, tmp_path / "beta")
+    with pytest.raises(WeightsError, match="local names"):
+        _load_file(network, tmp_path / "beta")
+    assert_close(network.state_dict(), before, rtol=0, atol=0)
 
 
 def test_failed_download_names_the_remedy(

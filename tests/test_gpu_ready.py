@@ -27,6 +27,11 @@ LOSSES: dict[str, tuple[Callable[..., Loss], Any, dict[str, str]]] = {
         f"explainer, {fill}": (explainer_loss, LossWeights(), {"fill": fill})
         for fill in FILLS
     },
+    "explainer, weights per image": (
+        explainer_loss,
+        LossWeights.stack([LossWeights()] * 2),
+        {},
+    ),
     "rtis": (rtis_loss, RTISWeights(), {}),
 }
 

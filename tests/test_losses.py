@@ -13,7 +13,9 @@ from torch.testing import assert_close
 
 from explainer.classifiers import Classifier
 from explainer.losses import (
+    Loss,
     LossWeights,
+    Reduction,
     area,
     area_bound,
     classification_loss,
@@ -322,6 +324,24 @@ def test_variation_by_hand() -> None:
     assert total_variation(torch.full((2, 1, 3, 3), 0.7)).item() == 0
 
 
+def test_variation_is_cheaper_where_the_image_has_an_edge() -> None:
+    """The mask steps once in each row of four pixels: 1 / 4 without edges."""
+    mask = torch.tensor([0.0, 0, 1, 1]).expand(1, 1, 2, 4)
+    edge = torch.tensor([0.0, 0, 0.5, 0.5]).expand(1, 3, 2, 4)
+    elsewhere = torch.tensor([0.0, 0.5, 0.5, 0.5]).expand(1, 3, 2, 4)
+    halving = 2 * math.log(2)  # a step of 1/2 counts one half
+    for images, expected in ((edge, 0.125), (elsewhere, 0.25)):
+        found = total_variation(mask, "mean", images, halving)
+        assert found == pytest.approx(expected)
+        assert total_variation(mask, "mean", images, 0) == total_variation(
+            mask
+        )
+    both = torch.cat([edge, edge])
+    rates = torch.tensor([0, halving])
+    found = total_variation(torch.cat([mask, mask]), "none", both, rates)
+    assert found.tolist() == pytest.approx([0.25, 0.125])
+
+
 @unhurried
 @given(masks)
 def test_variation_is_the_naive_loop(mask: np.ndarray) -> None:
@@ -329,6 +349,194 @@ def test_variation_is_the_naive_loop(mask: np.ndarray) -> None:
     assert total_variation(z[None, None]).item() == pytest.approx(
         variation_by_loops(z), abs=1e-12
     )
+
+
+# --- image by image ---------------------------------------------------
+
+
+def of_case(
+    seed: int, n: int, multi_label: bool
+) -> tuple[Classifier, Tensor, Tensor, Tensor]:
+    """A classifier, images, labels and masks, in double precision."""
+    g = torch.Generator().manual_seed(seed)
+    images = torch.rand(n, 3, 6, 5, generator=g).double()
+    labels = (torch.rand(n, 3, generator=g) < 0.5).double()
+    class_masks = torch.rand(n, 3, 6, 5, generator=g).double()
+    classifier = tiny_classifier(3, multi_label).double()
+    return classifier, images, labels, class_masks
+
+
+settings_of_an_image = st.builds(
+    lambda numbers, bounds: LossWeights(
+        *numbers, a=min(bounds), b=max(bounds)
+    ),
+    st.tuples(*[st.floats(0, 9)] * 6),
+    st.tuples(st.floats(0, 1), st.floats(0, 1)),
+)
+
+
+@settings(unhurried, max_examples=30)
+@given(
+    st.integers(0, 2**20), st.integers(1, 5), st.booleans(),
+    settings_of_an_image,
+)  # fmt: skip
+def test_the_mean_is_that_of_the_images(
+    seed: int, n: int, multi_label: bool, weights: LossWeights
+) -> None:
+    classifier, images, labels, class_masks = of_case(seed, n, multi_label)
+
+    def loss(reduction: Reduction) -> Loss:
+        return explainer_loss(
+            classifier,
+            images,
+            labels,
+            class_masks,
+            weights,
+            reduction=reduction,
+        )
+
+    mean, each = loss("mean"), loss("none")
+    assert mean.total.shape == ()
+    assert each.total.shape == (n,)
+    assert_close(each.total.mean(), mean.total)
+    assert each.terms.keys() == mean.terms.keys()
+    for name, term in each.terms.items():
+        assert term.shape == (n,), name
+        assert_close(term.mean(), mean.terms[name], msg=name)
+
+
+def test_values_of_images_are_the_papers() -> None:
+    classifier = tiny_classifier(3)
+    images, labels, class_masks = batch()
+    with torch.no_grad():
+        loss = explainer_loss(
+            classifier,
+            images,
+            labels,
+            class_masks,
+            UNEQUAL,
+            reduction="none",
+        )
+        for i in range(len(images)):
+            one = slice(i, i + 1)
+            literal = loss_by_loops(
+                classifier,
+                images[one],
+                labels[one],
+                class_masks[one],
+                UNEQUAL,
+            )
+            for name, value in literal.items():
+                assert loss.terms[name][i].item() == pytest.approx(
+                    value, abs=1e-5
+                ), name
+
+
+@settings(unhurried, max_examples=30)
+@given(
+    st.integers(0, 2**20), st.booleans(),
+    st.lists(settings_of_an_image, min_size=1, max_size=5),
+)  # fmt: skip
+def test_each_image_has_the_loss_that_it_has_alone(
+    seed: int, multi_label: bool, weights: list[LossWeights]
+) -> None:
+    classifier, images, labels, class_masks = of_case(
+        seed, len(weights), multi_label
+    )
+    labels[0] = seed % 2  # no label, or every label
+    stacked = LossWeights.stack(weights)
+
+    def loss(w: LossWeights, at: slice, reduction: Reduction) -> Loss:
+        return explainer_loss(
+            classifier,
+            images[at],
+            labels[at],
+            class_masks[at],
+            w,
+            reduction=reduction,
+        )
+
+    together = loss(stacked, slice(None), "none")
+    for i, own in enumerate(weights):
+        alone = loss(own, slice(i, i + 1), "mean")
+        assert_close(together.total[i], alone.total)
+        for name, term in alone.terms.items():
+            assert_close(together.terms[name][i], term, msg=name)
+    mean = loss(stacked, slice(None), "mean").total
+    assert_close(mean, together.total.mean())
+
+
+def test_one_image_under_many_settings() -> None:
+    """In single precision, as the playground has it; with its gradients."""
+    images, labels, class_masks = (x[2:3] for x in batch())
+    classifier = tiny_classifier(3)
+    weights = [
+        LossWeights(2, 1 + i, 3 + i, 0.2, i, 0.5, i / 20, 0.3 + i / 10)
+        for i in range(6)
+    ]
+    s = class_masks.repeat(6, 1, 1, 1).requires_grad_()
+    loss = explainer_loss(
+        classifier,
+        images.repeat(6, 1, 1, 1),
+        labels.repeat(6, 1),
+        s,
+        LossWeights.stack(weights),
+        reduction="none",
+    )
+    (slopes,) = torch.autograd.grad(loss.total.sum(), s)
+    assert loss.total.dtype == torch.float32
+    for i, own in enumerate(weights):
+        s = class_masks.clone().requires_grad_()
+        alone = explainer_loss(classifier, images, labels, s, own)
+        assert_close(loss.total[i], alone.total)
+        (slope,) = torch.autograd.grad(alone.total, s)
+        assert_close(slopes[i], slope[0])
+
+
+@unhurried
+@given(
+    st.integers(0, 99), st.integers(1, 40),
+    st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1,
+             max_size=4),
+)  # fmt: skip
+def test_bounds_may_differ_from_image_to_image(
+    seed: int, n_pixels: int, limits: list[tuple[float, float]]
+) -> None:
+    g = torch.Generator().manual_seed(seed)
+    n = len(limits)
+    s = torch.rand(n, 3, 1, n_pixels, generator=g, dtype=torch.float64)
+    labels = torch.randint(2, (n, 3), generator=g).double()
+    ends = [(min(ab), max(ab)) for ab in limits]
+    a, b = torch.tensor(ends, dtype=torch.float64).T
+    for low, high in ((a, b), (0.0, b), (a, 1.0)):
+        bound = area_bound(s, labels, low, high, "none")
+        for i in range(n):
+            own = (x if isinstance(x, float) else float(x[i])
+                   for x in (low, high))  # fmt: skip
+            alone = area_bound(s[i : i + 1], labels[i : i + 1], *own)
+            assert_close(bound[i], alone)
+
+
+def test_a_share_is_counted_as_python_counts_it() -> None:
+    """0.29 of 100 pixels are 28, for 0.29 * 100 is just below 29."""
+    s, label = torch.zeros(1, 1, 10, 10), torch.ones(1, 1)
+    stacked = LossWeights.stack([LossWeights(a=0.29)])
+    assert area_bound(s, label, 0.29, 0.3).item() == pytest.approx(0.28)
+    assert area_bound(s, label, stacked.a, stacked.b) == pytest.approx(0.28)
+
+
+def test_weights_of_different_entropies_do_not_mix() -> None:
+    weights = [LossWeights(), LossWeights(entropy_scale="undivided")]
+    with pytest.raises(ValueError, match=r"\['paper', 'undivided'\]"):
+        LossWeights.stack(weights)
+    stacked = LossWeights.stack(weights[1:] * 2)
+    assert stacked.entropy_scale == "undivided"
+    assert stacked.entropy.tolist() == [1, 1]
+
+
+def test_an_unknown_reduction_is_refused() -> None:
+    with pytest.raises(ValueError, match="'sum'; known: mean, none"):
+        area(torch.ones(1, 1, 2, 2), "sum")
 
 
 # --- gradients ----------------------------------------------------------
@@ -475,3 +683,6 @@ def test_undivided_entropy_is_c_times_the_papers() -> None:
 def test_impossible_bounds_are_refused(a: float, b: float) -> None:
     with pytest.raises(ValueError, match="0 <= a <= b <= 1"):
         LossWeights(a=a, b=b)
+    of_images = torch.tensor([0.05, a]), torch.tensor([0.3, b])
+    with pytest.raises(ValueError, match="0 <= a <= b <= 1"):
+        LossWeights(a=of_images[0], b=of_images[1])

@@ -177,6 +177,21 @@ def test_saliency_stays_finite() -> None:
     assert got.item() == pytest.approx(1000)
 
 
+def test_without_targets_saliency_is_undefined_and_not_infinite() -> None:
+    logits = torch.tensor([[1.0, 2.0], [1.0, 2.0]])
+    targets = torch.tensor([[0.0, 0], [1, 1]])
+    got = metrics.saliency(torch.ones(2, 2, 2), logits, targets)
+    assert got[0].isnan()
+    assert got[1].item() == pytest.approx(0, abs=1e-6)
+
+
+def test_a_curve_without_steps_is_refused() -> None:
+    images, mask = torch.ones(1, 3, 2, 2), torch.ones(1, 2, 2)
+    for metric in (metrics.insertion, metrics.deletion):
+        with pytest.raises(ValueError, match="at least one step, not 0"):
+            metric(brightness, images, mask, images, steps=0)
+
+
 def brightness(images: Tensor) -> Tensor:
     return images.mean((1, 2, 3))
 

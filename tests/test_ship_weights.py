@@ -8,7 +8,7 @@ import torch
 from explainer.classifiers import small_cnn
 from explainer.data.scenes import Scenes
 from explainer.losses import classification_loss
-from explainer.training import predict
+from explainer.training import logits_of
 from ship_weights import calibrate_logits, calibration
 
 
@@ -36,9 +36,9 @@ def test_a_network_is_scaled_and_nothing_else() -> None:
     val = Scenes("val", n=12)
     torch.manual_seed(0)
     classifier = small_cnn(val.classes)
-    before, labels = predict(classifier, val)
+    before, labels = logits_of(classifier, val)
     said = calibrate_logits(classifier, val)
-    after, _ = predict(classifier, val)
+    after, _ = logits_of(classifier, val)
     torch.testing.assert_close(after, said["by"] * before)
     assert said["by"] != 1
     assert said["val_before"] == float(classification_loss(before, labels))

@@ -39,7 +39,7 @@ from explainer.evaluation.methods import Contender
 from explainer.files import sha256, write_json
 from explainer.losses import classification_loss
 from explainer.presets import Preset, get_preset
-from explainer.training import mean_average_precision, predict
+from explainer.training import logits_of, mean_average_precision
 
 WEIGHTS = Path(__file__).parents[1] / "explainer" / "weights"
 
@@ -91,7 +91,7 @@ def _scores(
 
 def _precision(module: torch.nn.Module, data: Any) -> dict[str, Any]:
     """Return a classifier's average precision: the mean, and by class."""
-    logits, labels = predict(module, data)
+    logits, labels = logits_of(module, data)
     return {
         "mean_average_precision": mean_average_precision(logits, labels),
         "average_precision": {
@@ -118,7 +118,7 @@ def calibration(logits: torch.Tensor, labels: torch.Tensor) -> float:
 @torch.no_grad()
 def calibrate_logits(module: torch.nn.Module, val: Any) -> dict[str, float]:
     """Multiply a classifier's logits by `calibration`'s factor."""
-    logits, labels = predict(module, val)
+    logits, labels = logits_of(module, val)
     by = calibration(logits, labels)
     last = [m for m in module.modules() if isinstance(m, torch.nn.Linear)][-1]
     for parameter in last.parameters():

@@ -7,20 +7,23 @@ One file a method, one call shape for all::
 ``classifier`` is any module that maps images ``(B, 3, H, W)`` in [0, 1] to
 logits ``(B, C)``; ``targets`` ``(B, C)`` is 1 for the classes to explain and
 0 elsewhere; the masks are ``(B, C, H, W)`` in [0, 1], zero for the other
-classes. A method leaves the classifier (parameters, gradients, buffers, mode,
-hooks) and the global random state as it found them; what is random comes
-from ``generator``, and from a seed of its own without one. All images of a
-batch share the draws, so that each gets the mask that it gets alone.
-``progress`` shows a bar where a method takes its time.
+classes. Targets may have fewer columns than there are logits: then they, and
+the masks, are about the first classes only (:func:`explainer.explain` puts
+those first that are asked for, so that a thousand others take no room). A
+method leaves the classifier (parameters, gradients, buffers, mode, hooks)
+and the global random state as it found them; what is random comes from
+``generator``, and from a seed of its own without one. All images of a batch
+share the draws, so that each gets the mask that it gets alone. ``progress``
+shows a bar where a method takes its time.
 
 ``explainer`` and ``rtis`` need the option ``network``, the trained network;
 ``ground_truth`` needs ``truth``, masks ``(B, C, H, W)``.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 
-from torch import Tensor
-
+from explainer.attribution.common import Method as Method
+from explainer.attribution.common import guarded as guarded
 from explainer.attribution.controls import (
     ellipse,
     ground_truth,
@@ -38,11 +41,9 @@ from explainer.attribution.gradients import (
 from explainer.attribution.igos import igos
 from explainer.attribution.rise import rise
 from explainer.attribution.rtis import rtis
-from explainer.errors import UnknownNameError
+from explainer.errors import Registry
 
-Method = Callable[..., Tensor]
-
-METHODS: dict[str, Method] = {
+_METHODS: dict[str, Method] = {
     "explainer": explainer,
     "grad_cam": grad_cam,
     "rise": rise,
@@ -57,21 +58,45 @@ METHODS: dict[str, Method] = {
     "input_gradient": input_gradient,
     "integrated_gradients": integrated_gradients,
 }
-"""Every method by name: the paper's six, the controls, two more."""
-
-PAPER_METHODS = (
-    "explainer",
-    "grad_cam",
-    "rise",
-    "extremal_perturbation",
-    "igos",
-    "rtis",
+METHODS: Registry[Method] = Registry(
+    "attribution method",
+    {name: guarded(method) for name, method in _METHODS.items()},
 )
+"""Every method by name: the paper's six, the controls, two more.
+
+Each is :func:`~explainer.attribution.common.guarded`.
+"""
+
+PAPER_TITLES: Mapping[str, str] = {
+    "explainer": "Explainer",
+    "grad_cam": "Grad-CAM",
+    "rise": "RISE",
+    "extremal_perturbation": "EP",
+    "igos": "iGOS++",
+    "rtis": "RTIS",
+}
+"""What the paper calls the methods that it compares, in its tables' order."""
+
+PAPER_METHODS = tuple(PAPER_TITLES)
 """The methods that the paper compares, in the order of its tables."""
 
+METHOD_TITLES: Mapping[str, str] = {
+    **PAPER_TITLES,
+    "extremal_perturbation": "EP (ours)",
+    "extremal_perturbation_torchray": "EP (TorchRay)",
+    "igos": "iGOS++ (ours)",
+    "igos_khorram": "iGOS++ (Khorram)",
+    "zero": "0 everywhere",
+    "half": "½ everywhere",
+    "one": "1 everywhere",
+    "ellipse": "ellipse",
+    "ground_truth": "truth",
+    "input_gradient": "gradient",
+    "integrated_gradients": "integrated grad.",
+}
+"""What figures and tables call the methods.
 
-def get_method(name: str) -> Method:
-    """Return a method by its name; ValueError lists the known ones."""
-    if name not in METHODS:
-        raise UnknownNameError("attribution method", name, METHODS)
-    return METHODS[name]
+Where ours departs from public code, the title says whose it is. The rows
+named after TorchRay and Khorram run that code's way
+(:data:`explainer.evaluation.methods.PUBLIC_VARIANTS`).
+"""

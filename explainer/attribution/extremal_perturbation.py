@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from explainer.attribution.common import evaluating, final_scaling
-from explainer.errors import UnknownNameError
+from explainer.errors import Registry
 from explainer.masks import gaussian_blur
 
 AREAS = (0.05, 0.1, 0.2, 0.3)
@@ -68,12 +68,17 @@ class Variant:
     stretched: bool
 
 
-VARIANTS = {
-    "ours": Variant(start=0.9, dampening=0.0, margin=False, stretched=True),
-    "torchray": Variant(
-        start=1.0, dampening=MOMENTUM, margin=True, stretched=False
-    ),
-}
+VARIANTS = Registry(
+    "variant of EP",
+    {
+        "ours": Variant(
+            start=0.9, dampening=0.0, margin=False, stretched=True
+        ),
+        "torchray": Variant(
+            start=1.0, dampening=MOMENTUM, margin=True, stretched=False
+        ),
+    },
+)
 """Ours, and that of the library in which the method's authors published it:
 TorchRay, which Stalder et al. ran."""
 
@@ -94,10 +99,9 @@ def contrastive_reward(logits: Tensor, classes: Tensor) -> Tensor:
     return plain_reward(logits, classes) - others.amax(1)
 
 
-REWARDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "contrastive": contrastive_reward,
-    "plain": plain_reward,
-}
+REWARDS: Registry[Callable[[Tensor, Tensor], Tensor]] = Registry(
+    "reward", {"contrastive": contrastive_reward, "plain": plain_reward}
+)
 
 
 def bump(distance: Tensor) -> Tensor:
@@ -184,7 +188,7 @@ def area_loss(masks: Tensor, areas: Tensor) -> Tensor:
     """
     ascending = masks.flatten(1).sort(dim=1, stable=True).values
     n = ascending.shape[1]
-    zeros = n - (areas * n).round()
+    zeros = n - (areas.float() * n).round()  # more than half can count
     reference = torch.arange(n, device=masks.device) >= zeros[:, None]
     return (ascending - reference.to(masks.dtype)).square().mean(1)
 
@@ -382,10 +386,7 @@ def extremal_perturbation(
     merge the classes' masks first and scale the result; scaling each class
     keeps the masks comparable with those of other methods.
     """
-    if reward not in REWARDS:
-        raise UnknownNameError("reward", reward, REWARDS)
-    if variant not in VARIANTS:
-        raise UnknownNameError("variant of EP", variant, VARIANTS)
+    rewarded, how = REWARDS[reward], VARIANTS[variant]
     if not areas or not all(0 < a <= 1 for a in areas):
         raise ValueError(f"areas are shares of the image, not {areas}")
     if not min(step, sigma) > 0:
@@ -417,12 +418,10 @@ def extremal_perturbation(
                     which,
                     classes,
                     rising.repeat(len(image)),
-                    images.new_full(
-                        (len(which), *grid), VARIANTS[variant].start
-                    ),
-                    variant=VARIANTS[variant],
+                    images.new_full((len(which), *grid), how.start),
+                    variant=how,
                     sigma=sigma / step,
-                    reward=REWARDS[reward],
+                    reward=rewarded,
                     iterations=iterations,
                     jitter=jitter,
                     progress=progress,

@@ -10,13 +10,12 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from explainer.attribution.common import (
-    channels_last,
     evaluating,
     final_scaling,
     seeded,
 )
 from explainer.classifiers import IMAGENET
-from explainer.errors import UnknownNameError
+from explainer.errors import Registry
 from explainer.masks import make_fill
 
 AUTHORS = {"iterations": 20, "steps": 15}
@@ -121,14 +120,17 @@ def _by_neighbours(
     return two_variations(cells, masks, images / unit)
 
 
-VARIANTS = {
-    "ours": Variant(
-        _by_outline, share=1.0, noisy=False, least=0.1, insists=False
-    ),
-    "khorram": Variant(
-        _by_neighbours, share=0.5, noisy=True, least=1e-5, insists=True
-    ),
-}
+VARIANTS = Registry(
+    "variant of iGOS++",
+    {
+        "ours": Variant(
+            _by_outline, share=1.0, noisy=False, least=0.1, insists=False
+        ),
+        "khorram": Variant(
+            _by_neighbours, share=0.5, noisy=True, least=1e-5, insists=True
+        ),
+    },
+)
 """Ours, and the code of iGOS++'s authors, Khorram, Lawson and Fuxin, a copy
 of which Stalder et al. ran."""
 
@@ -180,7 +182,7 @@ class _Objective:
         seen = torch.lerp(
             self.baselines[:, None], self.images[:, None], shown
         )
-        logits = self.classifier(channels_last((seen + noise).flatten(0, 1)))
+        logits = self.classifier((seen + noise).flatten(0, 1))
         index = self.classes.repeat_interleave(len(SIGNS))[:, None]
         p = logits.softmax(1).gather(1, index).reshape(-1, len(SIGNS))
         signed: Tensor = p @ p.new_tensor(SIGNS)
@@ -440,8 +442,7 @@ def igos(
     does. The baseline is a blur with a standard deviation of a twelfth of
     the width, theirs a nearly flat one over 51 pixels of 224.
     """
-    if variant not in VARIANTS:
-        raise UnknownNameError("variant of iGOS++", variant, VARIANTS)
+    how = VARIANTS[variant]
     if steps < 1 or (cells is not None and cells < 1):
         raise ValueError(
             f"at least one step and one cell, not {steps} and {cells}"
@@ -471,7 +472,7 @@ def igos(
                 l1,
                 tv,
                 unit,
-                VARIANTS[variant],
+                how,
             )
             masks, _ = _optimise(
                 objective,

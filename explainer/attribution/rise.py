@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from explainer.attribution.common import (
-    channels_last,
     evaluating,
     final_scaling,
     seeded,
@@ -80,7 +79,8 @@ def rise(
     cells:
         A mask is born as a grid of ``cells`` x ``cells``.
     p:
-        The probability that a cell is shown.
+        The probability that a cell is shown, between 0 and 1: masks that
+        hide all or nothing tell nothing.
     score:
         f: the class's probability, or its logit.
     scaling, power:
@@ -110,10 +110,16 @@ def rise(
     Stalder et al., not black; cells measure ceil(H / h) pixels, not the
     floor (:func:`shifted_masks`); the default N is far below the paper's;
     and the last scaling is Stalder et al.'s. Raises ValueError for an
-    unknown ``score`` or ``scaling``.
+    unknown ``score`` or ``scaling``, no masks or cells, and p of 0 or 1.
     """
     if score not in ("probability", "logit"):
         raise ValueError(f"no score {score!r}; known: probability, logit")
+    if not 0 < p < 1:
+        raise ValueError(f"p lies between 0 and 1, and is neither; not {p}")
+    if min(n_masks, cells) < 1:
+        raise ValueError(
+            f"at least one mask and one cell, not {n_masks} and {cells}"
+        )
     scaled = final_scaling(scaling, power)
     height, width = images.shape[-2:]
     # Only these small numbers are drawn ahead; full masks live for a step.
@@ -134,9 +140,10 @@ def rise(
             masks = shifted_masks(grids[step], shifts[step], height, width)
             for i, image in enumerate(images):
                 views = image.expand(len(masks), -1, -1, -1)
-                f = classifier(channels_last(composite(views, masks, fill)))
+                f = classifier(composite(views, masks, fill))
                 if score == "probability":
                     f = probabilities(classifier, f)
+                f = f[:, : targets.shape[1]]
                 importance[i] += torch.einsum(
                     "nc,nhw->chw", f * targets[i], masks[:, 0]
                 )

@@ -54,10 +54,12 @@ def rtis(
     """Return the masks of a network that was trained with :func:`rtis_loss`.
 
     One forward pass, as :func:`explainer.attribution.explainer.explainer`.
-    ``sharpen`` multiplies the mask's logits: masks are trained soft, and may
-    be used sharper. Departure: the original feeds the class to its decoder
-    and answers for one class a pass.
+    ``sharpen``, above 0, multiplies the mask's logits: masks are trained
+    soft, and may be used sharper. Departure: the original feeds the class to
+    its decoder and answers for one class a pass.
     """
+    if not sharpen > 0:
+        raise ValueError(f"masks are sharpened by more than 0, not {sharpen}")
     masks = explainer(classifier, images, targets, network=network)
     if sharpen == 1:
         return masks

@@ -91,8 +91,7 @@ def ablate_command(
     results = ablate(
         experiment,
         path,
-        variants=names,
-        seeds=seeds,
+        seeds=dict.fromkeys(names, seeds),
         notes=notes,
         progress=True,
     )

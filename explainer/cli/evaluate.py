@@ -34,7 +34,7 @@ from explainer.errors import UserError
 from explainer.evaluation import evaluate
 from explainer.evaluation.images import Settings
 from explainer.evaluation.scoreboard import contenders
-from explainer.training import mean_average_precision, predict
+from explainer.training import logits_of, mean_average_precision
 
 
 def evaluate_command(
@@ -81,7 +81,9 @@ def evaluate_command(
         budget=budget_named(budget),
     )
     first = test if limit is None else First(test, limit)
-    quality = mean_average_precision(*predict(explanandum, first, device=on))
+    quality = mean_average_precision(
+        *logits_of(explanandum, first, device=on)
+    )
     results = evaluate(
         rows,
         explanandum,

@@ -8,6 +8,7 @@ how far another run of the same training would end up elsewhere, and over
 
 import io
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.ndimage import label
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -42,7 +44,14 @@ from explainer.files import (
     write_atomically,
     write_json,
 )
-from explainer.losses import explainer_loss, total_variation
+from explainer.losses import (
+    LossWeights,
+    area,
+    area_bound,
+    explainer_loss,
+    negative_entropy,
+    total_variation,
+)
 from explainer.masks import (
     complement,
     composite,
@@ -54,11 +63,12 @@ from explainer.model import build_explainer, start_from
 from explainer.presets import Preset
 from explainer.provenance import command_line, describe, environment
 from explainer.streams import per_image
-from explainer.training import TrainingConfig, fit_explainer
+from explainer.training import TrainingConfig
 
 COLUMNS = (
     *("iou", "iou_50", "class_iou", "mae", "accuracy", "saliency"),
-    *("target_area", "non_target_area", "variation", "kept", "left"),
+    *("target_area", "non_target_area", "bound", "class_blindness"),
+    *("variation", "pieces", "boundary", "kept", "left", "undecided"),
 )
 """What :func:`score` returns."""
 
@@ -99,16 +109,23 @@ def score(
     data: LabelledImages,
     chosen: Selection,
     settings: Settings,
+    weights: LossWeights,
 ) -> dict[str, list[float]]:
     """Return each metric of a network's masks, image by image.
 
-    Besides metrics of :func:`explainer.evaluation.measure`: ``class_iou``,
-    the mean of an image's classes if it shows two or more; ``target_area``
-    and ``non_target_area``, A(m) and A(n); ``variation``, TV(m); ``kept``
-    and ``left``, the mean probability of the present classes on what m
-    keeps and on what its complement leaves. NaN where undefined. Network
-    and classifier answer in eval mode, and are left in the mode they were
-    in.
+    Besides metrics of :func:`explainer.evaluation.measure` there is for each
+    term of the loss what that term is about. Classification: ``kept``, the
+    mean probability of the present classes on what m keeps. Entropy:
+    ``left``, the same on what its complement leaves, and ``undecided``, the
+    entropy there as a share of the greatest possible. Area: ``target_area``
+    and ``non_target_area``, A(m) and A(n); ``bound``, the sum of B(s_c) with
+    the bounds in ``weights``; ``class_blindness``, the share of m that n
+    covers too, 1 for masks that are the same for any class; ``class_iou``,
+    the mean over an image's classes if it shows two or more. Smoothness:
+    ``variation``, TV(m), and of the pixels where m exceeds 1/2 the number of
+    ``pieces`` that hang together and the length of their ``boundary`` in
+    pixels' sides. NaN where undefined. Network and classifier answer in eval
+    mode, and are left in the mode they were in.
     """
     device = device_of(classifier)
     columns: dict[str, list[float]] = {}
@@ -117,7 +134,9 @@ def score(
         for start, part in batches(data, indices, settings.batch_size):
             batch = to_device(part, device)
             here = chosen.images[start : start + len(batch.images)]
-            values = _scores_of(network, classifier, batch, here, settings)
+            values = _scores_of(
+                network, classifier, batch, here, settings, weights
+            )
             for name, column in values.items():
                 columns.setdefault(name, []).extend(column.tolist())
     return columns
@@ -129,6 +148,7 @@ def _scores_of(
     batch: Batch,
     chosen: Sequence[Chosen],
     settings: Settings,
+    weights: LossWeights,
 ) -> dict[str, Tensor]:
     """Return the metrics of a batch, each ``(B,)``."""
     images = batch.images
@@ -141,10 +161,12 @@ def _scores_of(
     m = target_mask(class_masks, targets)
     n = non_target_mask(class_masks, targets)
 
-    def present(masked: Tensor) -> Tensor:
-        p = probabilities(classifier, classifier(masked))
+    def present(logits: Tensor) -> Tensor:
+        p = probabilities(classifier, logits)
         return (p * targets).sum(1) / targets.sum(1)
 
+    kept = classifier(composite(images, m, fill))
+    left = classifier(composite(images, complement(m), fill))
     several = (~table["class_iou"].isnan()).sum(1) >= 2
     return {
         **{k: table[k] for k in ("iou", "iou_50")},
@@ -152,11 +174,33 @@ def _scores_of(
             several, table["class_iou"].nanmean(1), torch.nan
         ),
         **{k: table[k] for k in ("mae", "accuracy", "saliency")},
-        "target_area": m.mean((1, 2, 3)),
-        "non_target_area": n.mean((1, 2, 3)),
-        "variation": torch.stack([total_variation(x[None]) for x in m]),
-        "kept": present(composite(images, m, fill)),
-        "left": present(composite(images, complement(m), fill)),
+        "target_area": area(m, "none"),
+        "non_target_area": area(n, "none"),
+        "bound": area_bound(
+            class_masks, targets, weights.a, weights.b, "none"
+        ),
+        "class_blindness": torch.minimum(m, n).sum((1, 2, 3))
+        / m.sum((1, 2, 3)),
+        "variation": total_variation(m, "none"),
+        **outlines(m[:, 0] > 0.5),
+        "kept": present(kept),
+        "left": present(left),
+        "undecided": negative_entropy(left, "undivided", "none")
+        / -math.log(left.shape[1]),
+    }
+
+
+def outlines(shown: Tensor) -> dict[str, Tensor]:
+    """Return ``pieces`` and ``boundary`` of binary masks ``(B, H, W)``.
+
+    How many parts of an image hang together, by neighbours above, below and
+    beside; and how many pairs of neighbours lie on different sides.
+    """
+    pieces = [int(label(each)[1]) for each in shown.cpu().numpy()]
+    sides = [shown.diff(dim=dim).sum((1, 2)) for dim in (1, 2)]
+    return {
+        "pieces": torch.tensor(pieces, dtype=torch.float32),
+        "boundary": (sides[0] + sides[1]).float(),
     }
 
 
@@ -197,26 +241,31 @@ class Ablation:
     def fit(
         self, variant: str, seed: int, progress: bool = False
     ) -> nn.Module:
-        """Train one variant with one seed, or go on; return the network."""
-        run = fit_explainer(
-            fresh_network(self.preset, self.classifier, seed),
+        """Train one variant with one seed, or go on; return the network.
+
+        In one stage, and as sharp as it was trained: only the loss differs.
+        """
+        if not VARIANTS[variant]:
+            network = fresh_network(self.preset, self.classifier, seed)
+            return network.to(self.device)
+        preset = replace(
+            self.preset,
+            weights=variant_weights(self.preset.weights, variant),
+            explainer_training=self.training,
+            stages=(),
+            averaged=1,
+            sharpen=(1.0,),
+        )
+        folder = preset.train_explainer(
+            self.folder / f"{variant}-{seed}",
             self.classifier,
             self.train,
             self.val,
-            replace(self.training, seed=seed),
-            folder=self.folder / f"{variant}-{seed}",
-            config={
-                "architecture": self.preset.explainer,
-                "options": self.preset.explainer_options,
-                "classes": list(self.train.classes),
-                "size": self.preset.size,
-            },
-            weights=variant_weights(self.preset.weights, variant),
-            fill=self.preset.fill,
+            seed=seed,
             device=self.device,
             progress=progress,
         )
-        return load_explainer(run.folder).to(self.device)
+        return load_explainer(folder).to(self.device)
 
     def trial(
         self,
@@ -242,10 +291,15 @@ class Ablation:
             network = self.fit(variant, seed, progress)
             classifier = self.classifier.to(self.device)
             columns = score(
-                network, classifier, self.test, chosen, self.settings
+                network,
+                classifier,
+                self.test,
+                chosen,
+                self.settings,
+                self.preset.weights,
             )
-            masks = self.pictures(network, chosen)
-            _write_masks(folder / "masks.npz", {variant: masks})
+            masks = mask_pictures(network, self.test, chosen)
+            write_masks(folder / "masks.npz", {variant: masks})
             stored = {
                 "settings": asked,
                 "scores": {
@@ -255,17 +309,6 @@ class Ablation:
             }
             write_json(path, stored)
         return _scores_in(stored, path, len(chosen.images))
-
-    @torch.no_grad()
-    def pictures(self, network: nn.Module, chosen: Selection) -> Tensor:
-        """Return m and n of the first images, ``(K, 2, H, W)``."""
-        first = chosen.images[:PICTURED]
-        batch = collate([self.test[image.index] for image in first])
-        labels = torch.stack([image.targets for image in first])
-        with evaluating(network):
-            s = network(batch.images.to(self.device)).sigmoid().cpu()
-        m, n = target_mask(s, labels), non_target_mask(s, labels)
-        return torch.cat([m, n], 1)
 
     @property
     def card(self) -> dict[str, Any]:
@@ -318,7 +361,23 @@ def _scores_in(
     return found
 
 
-def _write_masks(path: Path, masks: Mapping[str, Tensor]) -> None:
+@torch.no_grad()
+def mask_pictures(
+    network: nn.Module, data: LabelledImages, chosen: Selection
+) -> Tensor:
+    """Return m and n of the first :data:`PICTURED` images, ``(K, 2, H, W)``.
+
+    On the CPU.
+    """
+    first = chosen.images[:PICTURED]
+    batch = collate([data[image.index] for image in first])
+    labels = torch.stack([image.targets for image in first])
+    with evaluating(network):
+        s = network(batch.images.to(device_of(network))).sigmoid().cpu()
+    return torch.cat([target_mask(s, labels), non_target_mask(s, labels)], 1)
+
+
+def write_masks(path: Path, masks: Mapping[str, Tensor]) -> None:
     """Write masks by variant, 8 bits a pixel."""
     arrays = {
         name: (255 * values).round().byte().numpy()
@@ -351,8 +410,7 @@ def ablate(
     experiment: Ablation,
     out: Path,
     *,
-    variants: Sequence[str] = tuple(VARIANTS),
-    seeds: int = 3,
+    seeds: Mapping[str, int],
     notes: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -363,10 +421,10 @@ def ablate(
     out:
         A ``.json`` file for the results; the masks of the first images,
         those of seed 0, go to the ``.npz`` file beside it.
-    variants:
-        Keys of :data:`explainer.evaluation.variants.VARIANTS`.
     seeds:
-        The seeds are 0, 1, ..., the same for all variants.
+        For each variant, a key of
+        :data:`explainer.evaluation.variants.VARIANTS`, how many seeds: they
+        are 0, 1, ..., the same for all variants.
     notes:
         What the card should say besides.
 
@@ -384,15 +442,16 @@ def ablate(
             "mask; choose another split or a higher --limit"
         )
     scores: dict[str, list[dict[str, list[float | None]]]] = {}
-    trials = [(v, seed) for seed in range(seeds) for v in variants]
+    most = range(max(seeds.values()))
+    trials = [(v, seed) for seed in most for v in seeds if seed < seeds[v]]
     for variant, seed in tqdm(trials, unit="training", disable=not progress):
         columns = experiment.trial(variant, seed, chosen, progress)
         scores.setdefault(variant, []).append(columns)
     masks = {
         v: read_masks(experiment.folder / f"{v}-0" / "masks.npz")[v]
-        for v in variants
+        for v in seeds
     }
-    _write_masks(out.with_suffix(".npz"), masks)
+    write_masks(out.with_suffix(".npz"), masks)
     results = {
         "variants": summarise(scores),
         "pictures": [image.index for image in chosen.images[:PICTURED]],
@@ -400,9 +459,9 @@ def ablate(
             **experiment.card,
             "weights": {
                 v: asdict(variant_weights(experiment.preset.weights, v))
-                for v in variants
+                for v in seeds
             },
-            "seeds": list(range(seeds)),
+            "seeds": list(most),
             "n": len(chosen.images),
             "command": command_line(),
             **(notes or {}),

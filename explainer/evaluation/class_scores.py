@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from explainer.attribution.common import channels_last
 from explainer.classifiers import evaluating
 from explainer.data import LabelledImages, all_labels, collate
 from explainer.evaluation.bootstrap import mean_interval
@@ -132,7 +131,7 @@ def masked_scores(
     for image, k, t in (part.T for part in torch.split(views, batch_size)):
         binary = shown[image, k, t][:, None].to(images.dtype)
         masked = composite(images[image], binary, background[image])
-        scores.append(classifier(channels_last(masked)).softmax(1))
+        scores.append(classifier(masked).softmax(1))
     p = torch.cat(scores)[kind].reshape(*shown.shape[:3], -1).mean(2)
     whole = classifier(images).softmax(1)
     return torch.cat([whole[:, None], p], 1)

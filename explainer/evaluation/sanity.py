@@ -37,7 +37,7 @@ from explainer.evaluation.images import batches, device_of, to_device
 from explainer.evaluation.methods import Contender, attribute
 from explainer.masks import target_mask
 from explainer.presets import Preset
-from explainer.training import TrainingConfig, fit_explainer, predict
+from explainer.training import TrainingConfig, fit_explainer, logits_of
 
 Rows = dict[str, list[float]]
 """One value an image by the name of a measure."""
@@ -60,7 +60,7 @@ def reliance(
     device = device_of(classifier)
     table: dict[str, dict[str, float]] = {"object": {}, "no object": {}}
     for name, data in (("marker", with_marker), ("no marker", without)):
-        logits, _ = predict(classifier, data, device=device)
+        logits, _ = logits_of(classifier, data, device=device)
         p = probabilities(classifier, logits)[:, c]
         table["object"][name] = float(p[has_object].mean())
         table["no object"][name] = float(p[~has_object].mean())

@@ -65,7 +65,7 @@ def summarise(
 
     ``scores[variant]`` holds each seed's columns. Every variant but "full"
     has, under ``difference``, also the spreads of its values minus those of
-    the full loss, seed by seed and image by image.
+    the full loss, seed by seed (those that both have) and image by image.
     """
     summary: dict[str, Any] = {}
     for variant, seeds in scores.items():
@@ -74,7 +74,7 @@ def summarise(
             for metric in seeds[0]
         }
         if variant != "full" and "full" in scores:
-            pairs = list(zip(seeds, scores["full"], strict=True))
+            pairs = list(zip(seeds, scores["full"], strict=False))
             summary[variant]["difference"] = {
                 metric: spreads(
                     [_difference(a[metric], b[metric]) for a, b in pairs]

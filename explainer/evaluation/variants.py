@@ -27,11 +27,23 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "classification+entropy": ("classification", "entropy"),
     "classification+area": ("classification", *AREA),
     "classification+smoothness": ("classification", "smoothness"),
+    "edges": TERMS,
+    "untrained": (),
 }
-"""The terms that each variant of the loss keeps."""
+"""The terms that each variant of the loss keeps.
+
+"edges" keeps all and lets the smoothness know the image's edges, a departure
+(:func:`~explainer.losses.total_variation`); "untrained" is the network that
+the trainings start from."""
+
+EDGES = 20.0
+"""The weight ``edges`` of the variant of that name."""
 
 
 def variant_weights(weights: LossWeights, variant: str) -> LossWeights:
     """Return weights with the terms that a variant lacks set to zero."""
     off = [term for term in TERMS if term not in VARIANTS[variant]]
-    return replace(weights, **dict.fromkeys(off, 0.0))  # type: ignore[arg-type]
+    changes = dict.fromkeys(off, 0.0)
+    if variant == "edges":
+        changes["edges"] = EDGES
+    return replace(weights, **changes)  # type: ignore[arg-type]

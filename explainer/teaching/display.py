@@ -9,35 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-PAPER_TITLES: Mapping[str, str] = {
-    "explainer": "Explainer",
-    "grad_cam": "Grad-CAM",
-    "rise": "RISE",
-    "extremal_perturbation": "EP",
-    "igos": "iGOS++",
-    "rtis": "RTIS",
-}
-"""What the paper calls the methods that it compares."""
-
-METHOD_TITLES: Mapping[str, str] = {
-    **PAPER_TITLES,
-    "extremal_perturbation": "EP (ours)",
-    "extremal_perturbation_torchray": "EP (TorchRay)",
-    "igos": "iGOS++ (ours)",
-    "igos_khorram": "iGOS++ (Khorram)",
-    "zero": "0 everywhere",
-    "half": "½ everywhere",
-    "one": "1 everywhere",
-    "ellipse": "ellipse",
-    "ground_truth": "truth",
-    "input_gradient": "gradient",
-    "integrated_gradients": "integrated grad.",
-}
-"""What figures and tables call the rows of a comparison.
-
-Where ours departs from public code, the title says whose it is.
-"""
-
 
 @dataclass(frozen=True)
 class Source:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 from torchmetrics.functional.classification import binary_average_precision
 
-from explainer.classifiers import frozen
+from explainer.classifiers import evaluating, frozen, layout_of
 from explainer.data import Batch, LabelledImages, all_labels
 from explainer.losses import (
     Loss,
@@ -23,7 +23,6 @@ from explainer.losses import (
     explainer_loss,
 )
 from explainer.masks import composite, make_fill, random_masks
-from explainer.model import layout_of
 from explainer.provenance import describe
 from explainer.streams import Streams, uniform
 from explainer.training.loop import (
@@ -42,8 +41,8 @@ __all__ = [
     "TrainingError",
     "fit_classifier",
     "fit_explainer",
+    "logits_of",
     "mean_average_precision",
-    "predict",
 ]
 
 
@@ -66,7 +65,7 @@ class MaskedInputs:
 
 
 @torch.no_grad()
-def predict(
+def logits_of(
     classifier: nn.Module,
     data: LabelledImages,
     batch_size: int = 64,
@@ -76,17 +75,15 @@ def predict(
 
     On the CPU; ``device`` is where the classifier is.
     """
-    was_training = classifier.training
-    classifier.eval()
     logits, labels = [], []
-    for batch in DataLoader(
-        data,  # type: ignore[arg-type]
-        batch_size,
-        collate_fn=without_masks,
-    ):
-        logits.append(classifier(batch.images.to(device)).cpu())
-        labels.append(batch.labels)
-    classifier.train(was_training)
+    with evaluating(classifier):
+        for batch in DataLoader(
+            data,  # type: ignore[arg-type]
+            batch_size,
+            collate_fn=without_masks,
+        ):
+            logits.append(classifier(batch.images.to(device)).cpu())
+            labels.append(batch.labels)
     return torch.cat(logits), torch.cat(labels)
 
 
@@ -152,7 +149,7 @@ def fit_classifier(
         return Loss(value, {})
 
     def score(net: nn.Module, device: torch.device) -> dict[str, float]:
-        logits, labels = predict(net, val, device=device)
+        logits, labels = logits_of(net, val, device=device)
         return {"map": mean_average_precision(logits, labels)}
 
     config = {**config, "masked_inputs": asdict(masked_inputs)}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from explainer.attribution import METHODS, PAPER_METHODS, get_method
+from explainer.attribution import METHOD_TITLES, METHODS, PAPER_METHODS
 from explainer.attribution.common import evaluating
 from explainer.classifiers import Classifier, frozen
 from explainer.evaluation.scoreboard import VARIANTS
@@ -150,10 +150,13 @@ def test_the_registry_knows_the_papers_six_and_names_what_it_knows():
     assert set(PAPER_METHODS) <= set(METHODS)
     assert len(PAPER_METHODS) == 6
     assert set(ASKING) <= set(ROWS)
-    for name, method in METHODS.items():
-        assert get_method(name) is method
     with pytest.raises(ValueError, match=r"'gradcam'; known: explainer, gr"):
-        get_method("gradcam")
+        METHODS["gradcam"]
+
+
+def test_every_method_has_a_title_of_its_own():
+    assert set(METHOD_TITLES) == {*METHODS, *VARIANTS}
+    assert len(set(METHOD_TITLES.values())) == len(METHOD_TITLES)
 
 
 @ALL

@@ -182,3 +182,25 @@ def test_an_unknown_score_is_refused(draw):
     weight, image = random_problem(draw)
     with pytest.raises(ValueError, match="'odds'; known: probability, logi"):
         rise(Linear(weight), image, torch.ones(1, 2), score="odds")
+
+
+@pytest.mark.parametrize("p", [0.0, 1.0, -0.1, 1.5, float("nan")])
+def test_masks_that_hide_all_or_nothing_are_refused(draw, p):
+    weight, image = random_problem(draw)
+    with pytest.raises(ValueError, match="p lies between 0 and 1"):
+        rise(Linear(weight), image, torch.ones(1, 2), p=p)
+
+
+@pytest.mark.parametrize("count", [{"n_masks": 0}, {"cells": 0}])
+def test_no_masks_are_refused(draw, count):
+    weight, image = random_problem(draw)
+    with pytest.raises(ValueError, match="at least one mask and one cell"):
+        rise(Linear(weight), image, torch.ones(1, 2), **count)
+
+
+def test_few_cells_shown_or_hidden_give_finite_masks(draw):
+    """At p so small that no mask shows a cell, and the other way round."""
+    weight, image = random_problem(draw)
+    for p in (1e-6, 1 - 1e-6):
+        masks = rise(Linear(weight), image, torch.ones(1, 2), n_masks=5, p=p)
+        assert (masks == 0).all()

@@ -1,6 +1,7 @@
 """Variants of the loss, their two spreads, and trainings that go on."""
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from explainer.evaluation.ablation import (
     COLUMNS,
     Ablation,
     ablate,
+    outlines,
     read_masks,
     score,
     short_training,
@@ -65,6 +67,7 @@ def test_only_missing_terms_lose_their_weight(variant: str) -> None:
         expected = before if term in VARIANTS[variant] else 0
         assert getattr(weights, term) == expected
     assert (weights.a, weights.b) == (PRESET.weights.a, PRESET.weights.b)
+    assert (weights.edges > 0) == (variant == "edges")
 
 
 def test_short_training_keeps_the_recipe() -> None:
@@ -98,11 +101,21 @@ def test_scores_of_constant_masks() -> None:
     with torch.no_grad():
         chosen = select(classifier, data, Settings())
     network = _Constant([100.0] * 8)
-    found = score(network, classifier, data, chosen, Settings(steps=0))
+    found = score(
+        network, classifier, data, chosen, Settings(steps=0), PRESET.weights
+    )
     assert tuple(found) == COLUMNS
     assert all(len(column) == 12 for column in found.values())
     assert found["target_area"] == found["non_target_area"] == [1] * 12
     assert found["variation"] == [0] * 12
+    # All of them are in one piece without a boundary, whatever the class.
+    assert found["pieces"] == found["class_blindness"] == [1] * 12
+    assert found["boundary"] == [0] * 12
+    for i, sample in enumerate(data):  # type: ignore[arg-type]
+        beyond = 1 - int(PRESET.weights.b * 64**2) / 64**2
+        assert found["bound"][i] == pytest.approx(
+            beyond * float(sample.labels.sum()), rel=1e-4
+        )
     # Everything is kept, nothing left: a grey image.
     assert min(found["kept"]) > max(found["left"])
     for i, sample in enumerate(data):  # type: ignore[arg-type]
@@ -110,6 +123,43 @@ def test_scores_of_constant_masks() -> None:
         assert (found["class_iou"][i] == found["class_iou"][i]) == (
             n_classes > 1
         )
+
+
+def test_pieces_hang_together_side_by_side() -> None:
+    shown = torch.tensor(
+        [
+            [[1, 1, 0], [0, 0, 1], [1, 0, 1]],  # a corner is no side
+            [[0, 0, 0], [0, 0, 0], [0, 0, 0]],
+            [[1, 1, 1], [1, 0, 1], [1, 1, 1]],
+        ]
+    ).bool()
+    found = outlines(shown)
+    assert found["pieces"].tolist() == [3, 0, 1]
+    assert found["boundary"].tolist() == [8, 0, 4]
+
+
+def test_what_is_left_of_a_grey_image_is_undecided() -> None:
+    """Between 0, one class certain, and 1, all as likely."""
+    data, classifier = Scenes("test", 6), load_classifier("scenes")
+    chosen = select(classifier, data, Settings())
+    how = Settings(steps=0)
+    full, empty = (
+        score(
+            _Constant([logit] * 8),
+            classifier,
+            data,
+            chosen,
+            how,
+            PRESET.weights,
+        )
+        for logit in (100.0, -100.0)
+    )
+    grey = torch.full((1, 3, 64, 64), 0.5)
+    with torch.no_grad():
+        p = classifier(grey).softmax(1)[0]
+    entropy = float(-(p * p.log()).sum()) / math.log(len(p))
+    assert full["undecided"] == pytest.approx([entropy] * 6, abs=1e-4)
+    assert max(empty["undecided"]) < entropy
 
 
 class _Noisy(nn.Module):
@@ -133,14 +183,16 @@ def test_scores_depend_on_no_neighbour_and_no_mode() -> None:
     classifier = load_classifier("scenes")
     how = Settings(fill="noise", steps=0, batch_size=1)
     chosen = select(classifier, data, how)
-    alone = score(network, classifier, data, chosen, how)
+    alone = score(network, classifier, data, chosen, how, PRESET.weights)
     network.train()
     for module in classifier.classifier.modules():
         module.training = True
     for size, order in ((2, [0, 1, 2, 3, 4]), (3, [4, 1, 0, 3, 2])):
         shuffled = Selection([chosen.images[i] for i in order])
         how = replace(how, batch_size=size)
-        found = score(network, classifier, data, shuffled, how)
+        found = score(
+            network, classifier, data, shuffled, how, PRESET.weights
+        )
         for name, column in found.items():
             expected = [alone[name][i] for i in order]
             assert column == pytest.approx(expected, abs=1e-4, nan_ok=True), (
@@ -169,15 +221,14 @@ def experiment(folder: Path, steps: int = 2) -> Ablation:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ablation")
-    variants = ("full", "no-area")
-    out = folder / "results.json"
-    ablate(experiment(folder), out, variants=variants, seeds=2)
+    seeds = {"full": 2, "no-area": 2, "untrained": 1}
+    ablate(experiment(folder), folder / "results.json", seeds=seeds)
     return folder
 
 
 def test_results_say_what_was_done(done: Path) -> None:
     results = json.loads((done / "results.json").read_text())
-    assert list(results["variants"]) == ["full", "no-area"]
+    assert list(results["variants"]) == ["full", "no-area", "untrained"]
     card = results["card"]
     assert card["seeds"] == [0, 1]
     assert card["training"]["steps"] == 2
@@ -186,12 +237,16 @@ def test_results_say_what_was_done(done: Path) -> None:
     iou = results["variants"]["no-area"]["iou"]
     assert len(set(iou["seeds"])) == 2  # another seed is another training
     assert iou["seed_sd"] > 0
+    alone = results["variants"]["untrained"]
+    assert len(alone["iou"]["seeds"]) == 1
+    assert len(alone["difference"]["iou"]["seeds"]) == 1
+    assert not list((done / "untrained-0").glob("*/config.json"))
 
 
 def test_masks_are_stored_for_the_first_images(done: Path) -> None:
     results = json.loads((done / "results.json").read_text())
     masks = read_masks(done / "results.npz")
-    assert list(masks) == ["full", "no-area"]
+    assert list(masks) == ["full", "no-area", "untrained"]
     assert masks["full"].shape == (len(results["pictures"]), 2, 64, 64)
     assert 0 <= masks["full"].min() < masks["full"].max() <= 1
     assert not torch.equal(masks["full"], masks["no-area"])
@@ -203,11 +258,9 @@ def test_what_is_done_is_not_done_again(
     def refuse(*arguments: object, **options: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("explainer.evaluation.ablation.fit_explainer", refuse)
-    variants = ("full", "no-area")
-    again = ablate(
-        experiment(done), tmp_path / "b.json", variants=variants, seeds=2
-    )
+    monkeypatch.setattr(Ablation, "fit", refuse)
+    seeds = {"full": 2, "no-area": 2, "untrained": 1}
+    again = ablate(experiment(done), tmp_path / "b.json", seeds=seeds)
     before = json.loads((done / "results.json").read_text())
     assert again["variants"] == before["variants"]
 
@@ -231,7 +284,7 @@ def test_scores_that_are_none_are_named(
     damage(content["scores"])
     path.write_text(json.dumps(content))
     with pytest.raises(DamagedFileError, match=r"full-1/scores\.json does"):
-        ablate(experiment(folder), folder / "b.json", variants=("full",))
+        ablate(experiment(folder), folder / "b.json", seeds={"full": 2})
 
 
 @pytest.mark.parametrize("length", [0, 3, 200])
@@ -246,7 +299,7 @@ def test_masks_that_are_none_are_named(
 
 def test_another_recipe_is_refused_in_the_same_folder(done: Path) -> None:
     with pytest.raises(TrainingError, match="another configuration"):
-        ablate(experiment(done, 3), done / "c.json", variants=("full",))
+        ablate(experiment(done, 3), done / "c.json", seeds={"full": 2})
 
 
 def test_no_image_to_measure_is_one_sentence(
@@ -257,4 +310,4 @@ def test_no_image_to_measure_is_one_sentence(
     empty = experiment(tmp_path)
     object.__setattr__(empty, "test", test)
     with pytest.raises(UserError, match="none of the 2 images"):
-        ablate(empty, tmp_path / "results.json")
+        ablate(empty, tmp_path / "results.json", seeds={"full": 1})

@@ -5,9 +5,7 @@ import inspect
 import pytest
 
 from explainer import masks
-from explainer.attribution import METHODS
-from explainer.evaluation.scoreboard import VARIANTS
-from explainer.teaching.display import METHOD_TITLES, source, table
+from explainer.teaching.display import source, table
 
 
 def test_source_is_the_real_one_in_a_python_fence():
@@ -41,8 +39,3 @@ def test_table_as_text_is_aligned():
 def test_a_row_of_the_wrong_length_is_refused():
     with pytest.raises(ValueError, match="'a' has 1 values for 2 columns"):
         table(["x", "y"], {"a": [1]})
-
-
-def test_every_method_has_a_title_of_its_own():
-    assert set(METHOD_TITLES) == {*METHODS, *VARIANTS}
-    assert len(set(METHOD_TITLES.values())) == len(METHOD_TITLES)

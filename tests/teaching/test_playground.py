@@ -1,32 +1,27 @@
 """The playground's optimisation, its page, and the fine-tuning."""
 
-from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import product
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from explainer.classifiers import Classifier, frozen, small_cnn
 from explainer.data import Scenes, collate
-from explainer.losses import LossWeights, area_bound, explainer_loss
+from explainer.losses import LossWeights, explainer_loss
 from explainer.model import build_explainer
 from explainer.teaching.playground import (
-    Optimised,
-    _bound,
-    fine_tune,
-    loss_per_image,
-    optimise_mask,
-    weight_presets,
-)
-from explainer.teaching.playground_page import (
-    NAMES,
+    AT_ONCE,
+    DIALS,
+    STOPS,
     TERMS,
-    redraw,
+    Optimised,
+    fine_tune,
+    optimise_mask,
+    playground_frames,
     static_playground,
+    weight_presets,
 )
 
 CLASSES = ("red", "green", "blue")
@@ -58,65 +53,21 @@ LABELS = torch.tensor([[1.0, 0.0, 1.0]])
 QUICK = LossWeights(smoothness=0.1, target_area=0.6, b=0.2)
 
 
-def random_case(seed: int, n: int) -> tuple[Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.rand(n, 3, 16, 16, generator=generator)
-    labels = (torch.rand(n, 3, generator=generator) > 0.5).float()
-    class_masks = torch.rand(n, 3, 16, 16, generator=generator)
-    return images, labels, class_masks
-
-
-@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("multi_label", [True, False])
-def test_each_image_has_the_loss_that_it_has_alone(
-    seed: int, multi_label: bool
+def test_terms_are_those_of_the_loss_at_rest(
+    multi_label: bool, image: Tensor
 ) -> None:
     classifier = small_cnn(CLASSES).eval()
     classifier.multi_label = multi_label
-    images, labels, class_masks = random_case(seed, 5)
-    labels[0] = 0
-    labels[1] = 1
-    weights = [
-        LossWeights(2, 1 + i, 3 + i, 0.2, i, 0.5, i / 20, 0.3 + i / 10)
-        for i in range(5)
-    ]
-    loss = loss_per_image(classifier, images, labels, class_masks, weights)
-
+    images, labels = image.repeat(2, 1, 1, 1), LABELS.repeat(2, 1)
+    weights = [QUICK, LossWeights(a=0.2, b=0.6)]
+    masks, terms = optimise_mask(classifier, images, labels, weights, steps=2)
     for i, own in enumerate(weights):
-        part = slice(i, i + 1)
         alone = explainer_loss(
-            classifier, images[part], labels[part], class_masks[part], own
+            classifier, image, LABELS, masks[i : i + 1], own
         )
-        assert torch.allclose(loss.total[i], alone.total, atol=1e-5)
-        assert loss.terms.keys() == alone.terms.keys()
         for name, term in alone.terms.items():
-            assert torch.allclose(loss.terms[name][i], term, atol=1e-6), name
-
-
-def test_weights_of_different_entropies_do_not_mix(
-    classifier: nn.Module,
-) -> None:
-    images, labels, class_masks = random_case(0, 2)
-    weights = [LossWeights(), LossWeights(entropy_scale="undivided")]
-
-    with pytest.raises(ValueError, match="too many values"):
-        loss_per_image(classifier, images, labels, class_masks, weights)
-
-
-@given(
-    a=st.floats(0, 1), b=st.floats(0, 1), seed=st.integers(0, 99),
-    n=st.integers(1, 40),
-)  # fmt: skip
-@settings(max_examples=60, deadline=None)
-def test_bound_by_sorting_is_the_bound_of_the_losses(
-    a: float, b: float, seed: int, n: int
-) -> None:
-    a, b = sorted((a, b))
-    masks = torch.rand(1, n, generator=torch.Generator().manual_seed(seed))
-    expected = area_bound(masks.reshape(1, 1, 1, n), torch.ones(1, 1), a, b)
-
-    ends = (torch.tensor([x], dtype=torch.float64) for x in (a, b))
-    assert torch.allclose(_bound(masks, *ends)[0], expected, atol=1e-6)
+            assert torch.allclose(terms[name][i], term, atol=1e-6), name
 
 
 def test_mask_keeps_the_objects_and_leaves_nothing_of_them(
@@ -135,52 +86,44 @@ def test_mask_keeps_the_objects_and_leaves_nothing_of_them(
 def test_every_weight_pulls_its_term(
     classifier: nn.Module, image: Tensor
 ) -> None:
-    others = {
-        "classification": "classification", "entropy": "entropy",
-        "bound": "bound", "target_area": "target_area",
-        "non_target_area": "non_target_area", "smoothness": "smoothness",
-    }  # fmt: skip
-    off = [replace(QUICK, **{k: 0.0}) for k in others]
-    heavy = [replace(QUICK, **{k: 10.0}) for k in others]
-    n = 2 * len(others)
+    off = [replace(QUICK, **{k: 0.0}) for k in TERMS]
+    heavy = [replace(QUICK, **{k: 10.0}) for k in TERMS]
+    n = 2 * len(TERMS)
     _, terms = optimise_mask(
         classifier, image.repeat(n, 1, 1, 1), LABELS.repeat(n, 1), off + heavy
     )
 
-    for i, name in enumerate(others):
-        assert terms[name][i] > terms[name][i + len(others)] + 1e-3, name
+    for i, name in enumerate(TERMS):
+        assert terms[name][i] > terms[name][i + len(TERMS)] + 1e-3, name
 
 
-def test_a_batch_gives_what_its_images_give(
+@pytest.mark.parametrize("fill", ["mean", "noise"])
+def test_an_image_gets_its_mask_whatever_the_batch(
+    classifier: nn.Module, image: Tensor, fill: str
+) -> None:
+    n = AT_ONCE + 1  # more than one batch
+    images, labels = image.repeat(n, 1, 1, 1), LABELS.repeat(n, 1)
+    weights = [replace(QUICK, entropy=0.1 * i) for i in range(n)]
+    together, _ = optimise_mask(
+        classifier, images, labels, weights, steps=3, fill=fill
+    )
+    for i in (1, n - 1):
+        alone, _ = optimise_mask(
+            classifier, image, LABELS, [weights[i]], steps=3, fill=fill
+        )
+        assert torch.allclose(together[i], alone[0], atol=1e-4)
+
+
+def test_masks_are_masks_at_all_corners_of_the_sliders(
     classifier: nn.Module, image: Tensor
 ) -> None:
-    weights = [QUICK, replace(QUICK, entropy=0.0), LossWeights(b=1.0)]
-    images, labels = image.repeat(3, 1, 1, 1), LABELS.repeat(3, 1)
-    together = optimise_mask(
-        classifier, images, labels, weights, steps=5, batch_size=2
-    )
-    for i, own in enumerate(weights):
-        alone = optimise_mask(classifier, image, LABELS, [own], steps=5)
-        assert torch.allclose(
-            together.class_masks[i], alone.class_masks[0], atol=1e-4
-        )
-
-
-def corners() -> Sequence[LossWeights]:
-    """All corners of the sliders' ranges."""
-    ranges = [(0.0, 8.0), (0.0, 3.0), (0.0, 2.0), (0.0, 1.0), (0.0, 3.0)]
+    ends = [(STOPS[k][0], STOPS[k][-1]) for k in DIALS if len(k) > 1]
     bounds = [(0.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.05, 0.2)]
-    return [
+    weights = [
         LossWeights(1.0, *corner, a=a, b=b)
-        for corner in product(*ranges)
+        for corner in product(*ends)
         for a, b in bounds
     ]
-
-
-def test_masks_are_masks_at_all_corners(
-    classifier: nn.Module, image: Tensor
-) -> None:
-    weights = corners()
     labels = LABELS.repeat(len(weights), 1)
     labels[::5] = 0  # no class asked for
     labels[1::5] = 1  # every class
@@ -190,7 +133,6 @@ def test_masks_are_masks_at_all_corners(
         labels,
         weights,
         steps=8,
-        batch_size=64,
     )
 
     assert len(weights) == 128
@@ -212,21 +154,7 @@ def test_nothing_is_left_behind(image: Tensor) -> None:
     assert all(p.requires_grad for p in classifier.parameters())
     assert all(p.grad is None for p in classifier.parameters())
     assert not first.class_masks.requires_grad
-
-
-def test_shifts_come_from_the_generator(
-    classifier: nn.Module, image: Tensor
-) -> None:
-    masks = [
-        optimise_mask(
-            classifier, image, LABELS, [QUICK], steps=4,
-            generator=torch.Generator().manual_seed(seed),
-        ).class_masks
-        for seed in (0, 0, 1)
-    ]  # fmt: skip
-
-    assert torch.equal(masks[0], masks[1])
-    assert not torch.equal(masks[0], masks[2])
+    assert not classifier._forward_pre_hooks
 
 
 def test_as_many_weights_as_images(
@@ -242,11 +170,9 @@ def test_presets_are_the_papers_and_leave_out_what_they_say() -> None:
     assert presets["paper VGG-16"] == LossWeights()
     assert presets["paper ResNet-50"].entropy == 3
     assert presets["no entropy"] == replace(presets["scenes"], entropy=0)
+    zero = dict.fromkeys(TERMS.keys() - {"classification"}, 0)
     only = presets["classification only"]
-    zero = {f.name for f in fields(only) if getattr(only, f.name) == 0}
-    assert zero == {
-        "entropy", "bound", "target_area", "non_target_area", "smoothness",
-    }  # fmt: skip
+    assert only == replace(presets["scenes"], **zero)
     assert next(iter(weight_presets("animals"))) == "animals"
 
 
@@ -268,7 +194,7 @@ def test_page_has_each_dial_the_pair_and_the_presets(
     ).html
 
     assert page.count('{"at":') == 2 * (49 + 5 * 4 + 4)
-    assert all(name in page for name in NAMES.values())
+    assert all(name in page for name in DIALS.values())
     assert '"no entropy":{"1":0,' in page
     assert len(page) < 1_000_000
 
@@ -280,7 +206,7 @@ def test_a_frame_depends_on_no_other(
     terms = {name: torch.zeros(2) for name in TERMS}
 
     def numbers(f: nn.Module, n: int) -> list[dict[str, float]]:
-        frames = redraw(
+        frames = playground_frames(
             f,
             image.repeat(n, 1, 1, 1),
             LABELS.repeat(n, 1),
