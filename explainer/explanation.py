@@ -451,7 +451,10 @@ def target_classes(
     photo:
         Which row counts.
 
-    Raises :class:`UserError`, which lists what there is.
+    Raises
+    ------
+    UserError
+        Where a class is asked for that there is not; it lists what there is.
     """
     if isinstance(target, list) and all(type(t) is bool for t in target):
         target = torch.tensor(target)

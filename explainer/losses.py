@@ -213,7 +213,7 @@ def total_variation(
     reflected: the last row and column count a difference a second time.
 
     With ``images`` ``(B, 3, H, W)``, a departure from the paper: a
-    difference counts exp(-edges |I(u) - I(v)|), with the images' mean
+    difference counts ``exp(-edges |I(u) - I(v)|)``, with the images' mean
     absolute difference over the channels, so that a mask may end where the
     image has an edge. ``edges`` is one number, or one per image ``(B,)``.
     """

@@ -36,13 +36,13 @@ class Table:
     def _cell(self, value: object) -> str:
         if isinstance(value, float):
             return f"{value:.{self.digits}f}"
-        return escape(str(value))
+        return str(value)
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{escape(c)}</th>" for c in ("", *self.columns))
         body = "".join(
             f"<tr><th>{escape(name)}</th>"
-            + "".join(f"<td>{self._cell(v)}</td>" for v in values)
+            + "".join(f"<td>{escape(self._cell(v))}</td>" for v in values)
             + "</tr>"
             for name, values in self.rows.items()
         )

@@ -184,7 +184,7 @@ def plot(
 
 def _points(values: Sequence[float]) -> list[str]:
     """Return the points of a line, a level stretch by its two ends."""
-    heights = [f"{value:.3g}" for value in values]
+    heights = [f"{round(value, 3):g}" for value in values]
     last = len(values) - 1
     inner = [
         i

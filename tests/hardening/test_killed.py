@@ -95,13 +95,9 @@ EVALUATION = (
     *("--methods", "explainer,grad_cam,rise", "--json"),
 )
 REPRODUCTION = (
-    "reproduce",
-    "scenes",
-    "--limit",
-    "4",
-    "--steps",
-    "2",
-    "--out",
+    *("reproduce", "scenes", "--limit", "4", "--steps", "2"),
+    *("--only", "classifier", "--only", "explainer-42"),
+    *("--only", "ablation-full-0", "--out"),
 )
 
 

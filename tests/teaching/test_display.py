@@ -19,20 +19,20 @@ def test_source_is_the_real_one_in_a_python_fence():
 
 
 def test_table_shows_floats_with_their_decimals_and_escapes_the_rest():
-    shown = table(["iou", "n"], {"a<b": [0.456, 3]}, digits=1)
+    shown = table(["iou", "n"], {"a<b": [0.456, "<3"]}, digits=1)
 
     html = shown._repr_html_()
     assert "<th></th><th>iou</th><th>n</th>" in html
-    assert "<th>a&lt;b</th><td>0.5</td><td>3</td>" in html
+    assert "<th>a&lt;b</th><td>0.5</td><td>&lt;3</td>" in html
 
 
 def test_table_as_text_is_aligned():
-    shown = table(["iou", "mae"], {"ours": [1.0, 0.25], "a": [0.5, 10.0]})
+    shown = table(["iou", "mae"], {"ours": [1.0, 0.25], "a": [0.5, "<0.1"]})
 
     assert str(shown) == (
-        "       iou    mae\n"  #
-        "ours  1.00   0.25\n"
-        "a     0.50  10.00"
+        "       iou   mae\n"  #
+        "ours  1.00  0.25\n"
+        "a     0.50  <0.1"
     )
 
 
