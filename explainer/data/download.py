@@ -23,15 +23,11 @@ TIMEOUT = 30.0
 
 @dataclass(frozen=True)
 class Archive:
-    """A file by name and SHA-256, and the addresses to try in order.
-
-    ``size``, in bytes, is there to tell people beforehand.
-    """
+    """A file by name and SHA-256, and the addresses to try in order."""
 
     name: str
     sha256: str
     urls: tuple[str, ...]
-    size: int = 0
 
 
 def fetch(archive: Archive, folder: Path, *, progress: bool = True) -> Path:
