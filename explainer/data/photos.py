@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from explainer.data.base import DataError, Sample, check_file
+from explainer.data.base import DataError, Sample
 from explainer.data.transforms import (
     Size,
     decoding,
@@ -245,8 +245,6 @@ def _pictures(path: Path) -> list[Path]:
 
 
 TABLE = "labels.csv"
-MAX_TABLE = 50_000_000
-"""Bytes: half a million pictures and more."""
 
 
 class LabelledPhotos:
@@ -333,7 +331,6 @@ def _by_subfolder(folder: Path) -> dict[Path, list[str]]:
 def _tabled(table: Path) -> dict[Path, list[str]]:
     """Return each picture of a table with the names of its classes."""
     try:
-        check_file(table, MAX_TABLE)
         # A byte order mark is what spreadsheets put in front.
         text = io.StringIO(table.read_bytes().decode("utf-8-sig"), "")
         lines = list(csv.DictReader(text, strict=True))

@@ -26,13 +26,17 @@ from numpy.typing import NDArray
 
 from explainer.data.base import DataError, Sample, labels_in
 from explainer.data.shapes import CLASSES, SHAPES, UNIT_AREA, Array
+from explainer.errors import Registry, UnknownNameError
 from explainer.files import DiskError, cache_folder, write_atomically
 
 VERSION = 1
 """Part of the cache's file name: raise it when any pixel changes."""
 
-SPLITS = {"train": 0, "val": 1, "test": 2}
-LENGTHS = {"train": 12000, "val": 500, "test": 500}
+SPLITS = Registry(
+    "split of scenes",
+    {"train": (0, 12000), "val": (1, 500), "test": (2, 500)},
+)
+"""Of each split: which of the ranges of seeds, and how many scenes."""
 GREY = 0.5
 MIN_VISIBLE = 0.8
 SUPERSAMPLING = 2
@@ -59,9 +63,8 @@ class Shortcut:
     def __post_init__(self) -> None:
         """Refuse a class or a probability that does not exist."""
         if self.class_name not in CLASSES:
-            known = ", ".join(CLASSES)
-            raise DataError(
-                f"no class {self.class_name!r} in scenes; known: {known}"
+            raise UnknownNameError(
+                "class of scenes", self.class_name, CLASSES
             )
         if not (0 <= self.q <= 1 and 0 <= self.leak <= 1):
             raise DataError("q and leak are probabilities in [0, 1]")
@@ -270,21 +273,18 @@ class Scenes:
         seed: int = 0,
         shortcut: Shortcut | None = None,
     ) -> None:
-        if split not in SPLITS:
-            raise DataError(
-                f"no split {split!r} in scenes; known: {', '.join(SPLITS)}"
-            )
         self.classes = CLASSES
         self.split, self.size, self.seed = split, size, seed
         self.shortcut = shortcut
-        self._n = LENGTHS[split] if n is None else n
+        place, length = SPLITS[split]
+        self._n = length if n is None else n
         if not 1 <= self._n <= 10_000_000 or not 0 <= seed <= 142:
             raise DataError(
                 "scenes come 1 to 10,000,000 a split, with a seed of 0 to "
                 f"142, not {self._n} with seed {seed}"
             )
         # Ten million scenes a split keep the splits apart.
-        self._first_seed = 30_000_000 * seed + 10_000_000 * SPLITS[split]
+        self._first_seed = 30_000_000 * seed + 10_000_000 * place
         self._images, self._masks = self._load()
 
     def _load(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

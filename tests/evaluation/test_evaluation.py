@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from explainer.attribution import ground_truth, half, one, zero
-from explainer.data.base import VOID, Sample, labels_in
+from explainer.data.base import Sample, labels_in
 from explainer.data.scenes import Scenes, Shortcut
 from explainer.evaluation import evaluate
 from explainer.evaluation.images import Settings, select
 from explainer.evaluation.jsonl import RowsError
 from explainer.evaluation.methods import Contender, EvaluationError
 from explainer.masks import make_fill
-from explainer.metrics import METRICS
+from explainer.metrics import METRICS, VOID
 from explainer.streams import generator as stream
 
 SIZE = 8
