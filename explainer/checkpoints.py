@@ -195,7 +195,7 @@ def _locate(where: Path | str, kind: str) -> Path:
 
 
 def load_classifier(where: Path | str) -> Frozen:
-    """Load a classifier, frozen.
+    """Return a classifier, frozen; its ``sha256`` is the file's.
 
     ``where`` is a run's folder, a checkpoint file, or a name: of a shipped
     pair ("scenes"), or of a preset that has none ("voc2007-vgg16") and was
@@ -215,6 +215,7 @@ def load_classifier(where: Path | str) -> Frozen:
         )
     )
     loaded.config = config  # type: ignore[assignment]
+    loaded.sha256 = sha256(path)  # type: ignore[assignment]
     return loaded
 
 
@@ -223,7 +224,7 @@ def load_explainer(
     classes: tuple[str, ...] | None = None,
     kind: str = "explainer",
 ) -> nn.Module:
-    """Load an Explainer network, in eval mode.
+    """Return an Explainer network, in eval mode; ``sha256`` is its file's.
 
     ``where`` as in :func:`load_classifier`. With ``classes`` given, a
     checkpoint for other classes is refused. ``kind`` "rtis" loads the
@@ -252,6 +253,7 @@ def load_explainer(
     )
     module.eval().requires_grad_(False)
     module.config = config  # type: ignore[assignment]
+    module.sha256 = sha256(path)  # type: ignore[assignment]
     return module
 
 

@@ -31,6 +31,12 @@ class Registry(dict[str, T]):
         super().__init__(things)
         self.what = what
 
+    def check(self, *names: str) -> None:
+        """Raise the error for the first unknown one of ``names``."""
+        for name in names:
+            if name not in self:
+                raise UnknownNameError(self.what, name, self)
+
     def __missing__(self, name: str) -> NoReturn:
         """Raise the error that lists the known names."""
         raise UnknownNameError(self.what, name, self)

@@ -24,7 +24,7 @@ from explainer.data.shapes import CLASSES as SCENE_CLASSES
 from explainer.data.voc import ARCHIVES as VOC_ARCHIVES
 from explainer.data.voc import VOC_CLASSES
 from explainer.errors import UserError
-from explainer.evaluation.scoreboard import VARIANTS
+from explainer.evaluation.methods import PUBLIC_VARIANTS
 from explainer.files import read_json, write_json
 from explainer.losses import classification_loss, explainer_loss
 from explainer.metrics import THRESHOLDS
@@ -224,7 +224,7 @@ def passes_per_image(
     counts as three; the networks and controls, which ask the classifier
     nothing, as one.
     """
-    method, _ = VARIANTS.get(method, (method, {}))
+    method, _ = PUBLIC_VARIANTS.get(method, (method, {}))
     if method == "rise":
         return float(options["n_masks"])
     if method == "grad_cam":

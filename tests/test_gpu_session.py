@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from explainer.attribution import PAPER_METHODS
-from explainer.evaluation.scoreboard import CONTROLS
+from explainer.evaluation.methods import CONTROLS
 
 TOOL = Path(__file__).parent.parent / "tools" / "gpu_session.py"
 

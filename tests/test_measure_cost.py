@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import measure_cost
-from explainer.evaluation.cost import Setting, series
+from explainer.evaluation.cost import Workload, series
 
 
 def test_the_file_holds_every_method_along_every_axis(
@@ -27,7 +27,7 @@ def test_the_file_holds_every_method_along_every_axis(
     card, points = found["card"], found["points"]
     assert path.name == "cost_scenes.json"
     assert card["options"]["rise"]["n_masks"] == 4
-    base = Setting(**card["base"])
+    base = Workload(**card["base"])
     sizes = series(points, base, "size", "forward")
     assert list(sizes) == list(card["options"])
     assert sizes["rise"] == dict.fromkeys((32, 64, 96, 128), 4)

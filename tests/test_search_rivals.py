@@ -10,7 +10,7 @@ import torch
 import search_rivals
 from explainer.attribution import METHODS
 from explainer.attribution.igos import igos
-from explainer.evaluation.scoreboard import CHOSEN
+from explainer.evaluation.methods import TUNED
 from search_rivals import (
     coordinate_search,
     main,
@@ -147,7 +147,7 @@ def test_the_search_writes_what_it_chose(
     assert last["rtis"] == first["rtis"]
 
 
-@pytest.mark.parametrize("preset", CHOSEN)
+@pytest.mark.parametrize("preset", TUNED)
 def test_the_scoreboard_runs_what_the_search_chose(preset: str) -> None:
     path = RESULTS / f"rivals_search_{preset}.json"
     found = json.loads(path.read_text())
@@ -156,10 +156,10 @@ def test_the_scoreboard_runs_what_the_search_chose(preset: str) -> None:
         for name, entry in found.items()
         if name != "card" and entry["chosen"]
     }
-    assert json.loads(json.dumps(CHOSEN[preset])) == chosen
+    assert json.loads(json.dumps(TUNED[preset])) == chosen
 
 
-@pytest.mark.parametrize("preset", [p for p in CHOSEN if "rtis" in CHOSEN[p]])
+@pytest.mark.parametrize("preset", [p for p in TUNED if "rtis" in TUNED[p]])
 def test_rtis_has_the_area_weight_that_the_search_chose(preset: str) -> None:
     path = RESULTS / f"rivals_rtis_{preset}.json"
     chosen = json.loads(path.read_text())["chosen"]

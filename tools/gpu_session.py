@@ -35,12 +35,12 @@ from explainer.checkpoints import load_classifier
 from explainer.classifiers import Frozen
 from explainer.data import VOC, First, LabelledImages
 from explainer.evaluation import evaluate
-from explainer.evaluation.class_score_tables import class_score_tables
+from explainer.evaluation.class_scores import class_score_tables
 from explainer.evaluation.images import Settings
-from explainer.evaluation.scoreboard import (
+from explainer.evaluation.methods import (
     BUDGETS,
     CONTROLS,
-    DEAR,
+    SLOW,
     contenders,
 )
 from explainer.files import write_json
@@ -216,7 +216,7 @@ def measure(
         budget=BUDGETS[budget],
     )
     rows = {
-        name: replace(row, limit=dear if name in DEAR else None)
+        name: replace(row, limit=dear if name in SLOW else None)
         for name, row in rows.items()
     }
     fill = get_preset("animals").fill

@@ -17,7 +17,6 @@ Interrupted, it goes on: trainings and the numbers of each method are kept in
 
 import argparse
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,19 +24,17 @@ from typing import Any
 from explainer.attribution import METHODS, PAPER_METHODS
 from explainer.checkpoints import load_classifier, load_explainer
 from explainer.data import First, load_data
-from explainer.evaluation.ablation import short_training
-from explainer.evaluation.methods import Contender, describe_row
+from explainer.evaluation.ablation import shortened
+from explainer.evaluation.methods import BUDGETS, Contender
 from explainer.evaluation.sanity import (
     class_masks_of,
     fall_apart,
     find_marker,
     marked,
-    mean_rows,
     randomised,
     reliance,
-    retrain,
 )
-from explainer.evaluation.scoreboard import BUDGET
+from explainer.evaluation.summary import estimate
 from explainer.files import read_json, write_json
 from explainer.presets import get_preset
 from explainer.provenance import command_line, describe, environment
@@ -48,7 +45,7 @@ LEARNED = ("explainer", "rtis")
 
 def contender(name: str, network: Any = None) -> Contender:
     """Return a method under the scoreboard's budget."""
-    options = dict(BUDGET.get(name, {}))
+    options = dict(BUDGETS["reduced"].get(name, {}))
     if network is not None:
         options["network"] = network
     return Contender(METHODS[name], options)
@@ -75,32 +72,31 @@ def find(name: str, limit: int) -> dict[str, Any]:
         data,
         marked(data, limit),
     )
-    return mean_rows(rows[name])
+    return {key: estimate(column) for key, column in rows[name].items()}
 
 
 def fall(name: str, limit: int, steps: int, out: Path) -> dict[str, Any]:
     """Explain a classifier and its randomised copy with one method."""
     preset = get_preset("scenes")
-    training = replace(short_training(preset, steps), batch_size=16)
+    short = shortened(preset, steps, batch_size=16)
     trained, test = load_classifier("scenes"), load_data("scenes", "test")
     images, masks = range(limit), []
     for kind in ("trained", "random"):
         classifier = trained if kind == "trained" else randomised(trained)
         network = None
         if name in LEARNED:
-            network = retrain(
-                name,  # type: ignore[arg-type]
-                preset,
+            folder = short.train_explainer(
+                out / f"{name}-{kind}",
                 classifier,
                 load_data("scenes", "train"),
                 First(load_data("scenes", "val"), 50),
-                training,
-                out / f"{name}-{kind}",
-                progress=True,
+                loss=name,
             )
+            network = load_explainer(folder)
         method = contender(name, network)
         masks.append(class_masks_of(name, method, classifier, test, images))
-    return mean_rows(fall_apart(*masks, test, images))
+    rows = fall_apart(*masks, test, images)
+    return {key: estimate(column) for key, column in rows.items()}
 
 
 def measure_all(limit: int, steps: int, out: Path) -> dict[str, Any]:
@@ -130,7 +126,7 @@ def measure_all(limit: int, steps: int, out: Path) -> dict[str, Any]:
             "limit": limit,
             "retrained_steps": steps,
             "shortcut": describe(shortcut),
-            "methods": {n: describe_row(contender(n)) for n in PAPER_METHODS},
+            "methods": {n: contender(n).card for n in PAPER_METHODS},
             "command": command_line(),
             **environment(),
         },

@@ -21,8 +21,8 @@ import torch
 from explainer.attribution import PAPER_METHODS
 from explainer.checkpoints import load_classifier
 from explainer.data import collate
-from explainer.evaluation.cost import Setting, along, measure
-from explainer.evaluation.scoreboard import contenders
+from explainer.evaluation.cost import Workload, along, measure_costs
+from explainer.evaluation.methods import contenders
 from explainer.files import write_json
 from explainer.presets import get_preset
 from explainer.provenance import command_line, describe, environment
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
         device=device,
         budget=COUNTS,
     )
-    base = Setting(preset.size, classes=2, batch=4)
+    base = Workload(preset.size, classes=2, batch=4)
     sizes = [preset.size * share // 4 for share in (2, 4, 6, 8)]
     images = {}
     for size in sizes:
@@ -70,8 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> Path:
         samples = [data[i] for i in range(max(BATCHES))]
         images[size] = collate(samples).images.to(device)
 
-    measure(rows, classifier, images, [base])  # what happens only once
-    points = measure(
+    measure_costs(rows, classifier, images, [base])  # what happens only once
+    points = measure_costs(
         rows,
         classifier,
         images,

@@ -23,8 +23,7 @@ from torch import Tensor, nn
 from explainer.attribution import PAPER_METHODS
 from explainer.checkpoints import load_classifier
 from explainer.data import Batch, collate
-from explainer.evaluation.methods import Contender, attribute
-from explainer.evaluation.scoreboard import contenders
+from explainer.evaluation.methods import Contender, attribute, contenders
 from explainer.files import write_json
 from explainer.presets import get_preset
 from explainer.provenance import command_line, describe, environment

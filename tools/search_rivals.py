@@ -10,7 +10,7 @@ with the highest IoU + accuracy - MAE, under the scoreboard's budgets; judged
 by the IoU alone, a search once gave Grad-CAM a wide grey map that won there
 and lost in every other column. It writes
 ``book/results/rivals_search_P.json``, whose choices belong into
-``explainer.evaluation.scoreboard.CHOSEN``; with ``--methods`` the file keeps what it
+``explainer.evaluation.methods.TUNED``; with ``--methods`` the file keeps what it
 says of the others. ``budgets`` measures those choices under
 smaller and larger budgets, and the authors' on one image
 (``rivals_budget_P.json``). ``rtis`` trains RTIS shortly with several weights
@@ -45,13 +45,8 @@ from explainer.data import LabelledImages, collate
 from explainer.evaluation import evaluate
 from explainer.evaluation.cost import counted_passes
 from explainer.evaluation.images import Settings
-from explainer.evaluation.methods import Contender
-from explainer.evaluation.scoreboard import (
-    BUDGET,
-    DEAR,
-    FULL_BUDGET,
-    options_of,
-)
+from explainer.evaluation.methods import BUDGETS as KNOWN_BUDGETS
+from explainer.evaluation.methods import SLOW, Contender, options_of
 from explainer.files import read_json, write_json
 from explainer.presets import Preset, get_preset
 from explainer.provenance import command_line, environment, weights_hash
@@ -62,6 +57,7 @@ Options = Mapping[str, Any]
 Scores = dict[str, float]
 Grid = Mapping[str, Sequence[Any]]
 
+BUDGET, FULL_BUDGET = KNOWN_BUDGETS["reduced"], KNOWN_BUDGETS["full"]
 POWERS = (0.3, 0.5, 2, 3)
 FINAL: Grid = {"scaling": ("max", "none"), "power": POWERS}
 
@@ -260,7 +256,7 @@ def settings(asked: argparse.Namespace) -> Path:
         if name not in asked.methods:
             continue
         method = METHODS[name]
-        if name in ("rise", *DEAR):
+        if name in ("rise", *SLOW):
             method = scaled_afterwards(method)
         budget = fixed.get(name, {})
 

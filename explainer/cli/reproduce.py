@@ -82,7 +82,9 @@ def reproduce_command(
     check_limit(limit)
     this = Experiment(
         name,
-        changed_preset(name, None, steps, None, precision, workers),
+        changed_preset(
+            name, steps=steps, precision=precision, workers=workers
+        ),
         out or Path("runs") / f"reproduce-{name}",
         root,
         limit,

@@ -1,16 +1,14 @@
-"""The ablation: what goes missing when a term of the loss is turned off.
+"""The ablation: what a mask loses when a term of the loss is turned off.
 
 Every variant of the loss is trained with several seeds and measured on the
-same images. Two spreads are told apart: over training *seeds*, which says
-how far another run of the same training would end up elsewhere, and over
-*images*, which says how far the mean would move with another test set.
+same images; :mod:`explainer.evaluation.summary` tells the spread over seeds
+from that over images.
 """
 
 import io
-import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +18,30 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from explainer.checkpoints import load_explainer
-from explainer.classifiers import Frozen, evaluating, probabilities
-from explainer.data import Batch, First, LabelledImages, collate
-from explainer.errors import UserError
-from explainer.evaluation import measure
+from explainer.classifiers import Frozen, evaluating
+from explainer.data import LabelledImages, collate
+from explainer.deadline import check_time
+from explainer.errors import Registry, UserError
+from explainer.evaluation import belief, mask_metrics
 from explainer.evaluation.images import (
     Chosen,
     Selection,
     Settings,
-    batches,
     describe_data,
     device_of,
     select,
     to_device,
 )
-from explainer.evaluation.spreads import are_columns, summarise
-from explainer.evaluation.variants import VARIANTS, variant_weights
-from explainer.files import (
-    DamagedFileError,
-    read_json,
-    write_atomically,
-    write_json,
+from explainer.evaluation.jsonl import (
+    Row,
+    is_number,
+    measured_rows,
+    open_rows,
 )
-from explainer.losses import area, explainer_loss, total_variation
+from explainer.evaluation.methods import measured_with
+from explainer.evaluation.summary import summarise_seeds
+from explainer.files import DamagedFileError, write_atomically, write_json
+from explainer.losses import LossWeights, area, total_variation
 from explainer.masks import (
     complement,
     composite,
@@ -50,114 +49,134 @@ from explainer.masks import (
     non_target_mask,
     target_mask,
 )
-from explainer.model import build_explainer, start_from
 from explainer.presets import Preset
 from explainer.provenance import command_line, describe, environment
 from explainer.streams import per_image
-from explainer.training import TrainingConfig, fit_explainer
+
+AREA = ("bound", "target_area", "non_target_area")
+"""The three parts of the area term: B, A(m) and A(n)."""
+
+TERMS = ("classification", "entropy", *AREA, "smoothness")
+
+
+def _all_but(*off: str) -> tuple[str, ...]:
+    return tuple(term for term in TERMS if term not in off)
+
+
+VARIANTS: Registry[tuple[str, ...]] = Registry(
+    "variant",
+    {
+        "full": TERMS,
+        "no-classification": _all_but("classification"),
+        "no-entropy": _all_but("entropy"),
+        "no-area": _all_but(*AREA),
+        "no-target-area": _all_but("target_area"),
+        "no-non-target-area": _all_but("non_target_area"),
+        "no-bound": _all_but("bound"),
+        "no-smoothness": _all_but("smoothness"),
+        "classification": ("classification",),
+        "classification+entropy": ("classification", "entropy"),
+        "classification+area": ("classification", *AREA),
+        "classification+smoothness": ("classification", "smoothness"),
+    },
+)
+"""The terms that each variant of the loss keeps."""
+
+
+def variant_weights(weights: LossWeights, variant: str) -> LossWeights:
+    """Return weights with the terms that a variant lacks set to zero."""
+    off = [term for term in TERMS if term not in VARIANTS[variant]]
+    return replace(weights, **dict.fromkeys(off, 0.0))  # type: ignore[arg-type]
+
 
 COLUMNS = (
     *("iou", "iou_50", "class_iou", "mae", "accuracy", "saliency"),
     *("target_area", "non_target_area", "variation", "kept", "left"),
 )
-"""What :func:`score` returns."""
+"""What :func:`network_rows` measures."""
 
 PICTURED = 4
-"""Of so many images the masks themselves are stored."""
+"""The masks themselves are stored for so many images."""
 
 
-def short_training(preset: Preset, steps: int) -> TrainingConfig:
-    """Return the preset's training of the Explainer, cut to ``steps``."""
+def shortened(
+    preset: Preset, steps: int, batch_size: int | None = None
+) -> Preset:
+    """Return a preset whose Explainer is trained for ``steps`` in one stage.
+
+    Nothing is done to the weights after the last step; the classifier's
+    training stays. ``batch_size`` is the preset's own by default.
+    """
     whole = preset.explainer_training
     return replace(
-        whole,
-        steps=steps,
-        warmup=min(whole.warmup, steps // 10),
-        eval_every=max(1, steps // 4),
-        patience=None,
+        preset,
+        explainer_training=replace(
+            whole,
+            steps=steps,
+            batch_size=batch_size or whole.batch_size,
+            warmup=min(whole.warmup, steps // 10),
+            eval_every=max(1, steps // 4),
+            patience=None,
+        ),
+        stages=(),
+        averaged=1,
+        sharpen=(1.0,),
     )
-
-
-def fresh_network(preset: Preset, classifier: Frozen, seed: int) -> nn.Module:
-    """Build the Explainer network that a training of the preset starts from.
-
-    The global random state is seeded, as a training does in any case.
-    """
-    torch.manual_seed(seed)
-    network = build_explainer(
-        preset.explainer, len(classifier.classes), **preset.explainer_options
-    )
-    if preset.encoder_from_classifier:
-        start_from(network, classifier)
-    return network
 
 
 @torch.no_grad()
-def score(
+def network_rows(
     network: nn.Module,
     classifier: nn.Module,
     data: LabelledImages,
-    chosen: Selection,
+    images: Mapping[int, Chosen],
     settings: Settings,
-) -> dict[str, list[float]]:
-    """Return each metric of a network's masks, image by image.
+    indices: Sequence[int],
+) -> list[Row]:
+    """Return :data:`COLUMNS` of a network's masks, a row per image.
 
-    Besides metrics of :func:`explainer.evaluation.measure`: ``class_iou``,
-    the mean of an image's classes if it shows two or more; ``target_area``
-    and ``non_target_area``, A(m) and A(n); ``variation``, TV(m); ``kept``
-    and ``left``, the mean probability of the present classes on what m
-    keeps and on what its complement leaves. NaN where undefined. Network
-    and classifier answer in eval mode, and are left in the mode they were
-    in.
+    Beside metrics of :func:`explainer.evaluation.mask_metrics`:
+    ``class_iou``, the mean of an image's classes if it shows two or more;
+    ``target_area`` and ``non_target_area``, A(m) and A(n); ``variation``,
+    TV(m); ``kept`` and ``left``, the mean probability of the present classes
+    on what m keeps and on what its complement leaves. NaN where undefined.
+
+    ``images`` are by index, ``indices`` those of the batch. Network and
+    classifier answer in eval mode, and are left in the mode they were in.
     """
-    device = device_of(classifier)
-    columns: dict[str, list[float]] = {}
-    indices = [image.index for image in chosen.images]
-    with evaluating(network), evaluating(classifier):
-        for start, part in batches(data, indices, settings.batch_size):
-            batch = to_device(part, device)
-            here = chosen.images[start : start + len(batch.images)]
-            values = _scores_of(network, classifier, batch, here, settings)
-            for name, column in values.items():
-                columns.setdefault(name, []).extend(column.tolist())
-    return columns
-
-
-def _scores_of(
-    network: nn.Module,
-    classifier: nn.Module,
-    batch: Batch,
-    chosen: Sequence[Chosen],
-    settings: Settings,
-) -> dict[str, Tensor]:
-    """Return the metrics of a batch, each ``(B,)``."""
-    images = batch.images
-    targets = torch.stack([image.targets for image in chosen]).to(images)
-    indices = [image.index for image in chosen]
+    batch = collate([data[index] for index in indices])
+    batch = to_device(batch, device_of(classifier))
+    x = batch.images
+    targets = torch.stack([images[index].targets for index in indices]).to(x)
     noise = per_image(settings.seed, indices, "noise")
-    fill = make_fill(settings.fill, images, classifier, noise)
-    class_masks = network(images).sigmoid()
-    table = measure(classifier, batch, targets, class_masks, fill, settings)
-    m = target_mask(class_masks, targets)
-    n = non_target_mask(class_masks, targets)
-
-    def present(masked: Tensor) -> Tensor:
-        p = probabilities(classifier, classifier(masked))
-        return (p * targets).sum(1) / targets.sum(1)
-
+    with evaluating(network), evaluating(classifier):
+        fill = make_fill(settings.fill, x, classifier, noise)
+        s = network(x).sigmoid()
+        m, n = target_mask(s, targets), non_target_mask(s, targets)
+        table = mask_metrics(classifier, batch, targets, s, fill, settings)
+        kept = composite(x, m, fill)
+        left = composite(x, complement(m), fill)
+        table["kept"] = belief(classifier, kept, targets)
+        table["left"] = belief(classifier, left, targets)
     several = (~table["class_iou"].isnan()).sum(1) >= 2
-    return {
-        **{k: table[k] for k in ("iou", "iou_50")},
-        "class_iou": torch.where(
-            several, table["class_iou"].nanmean(1), torch.nan
-        ),
-        **{k: table[k] for k in ("mae", "accuracy", "saliency")},
-        "target_area": area(m, "none"),
-        "non_target_area": area(n, "none"),
-        "variation": total_variation(m, "none"),
-        "kept": present(composite(images, m, fill)),
-        "left": present(composite(images, complement(m), fill)),
-    }
+    mean = table["class_iou"].nanmean(1)
+    table["class_iou"] = torch.where(several, mean, torch.nan)
+    table["target_area"] = area(m, "none")
+    table["non_target_area"] = area(n, "none")
+    table["variation"] = total_variation(m, "none")
+    values = {name: table[name].tolist() for name in COLUMNS}
+    return [
+        {"index": index, **{name: values[name][i] for name in COLUMNS}}
+        for i, index in enumerate(indices)
+    ]
+
+
+def _is_sound(row: Row) -> bool:
+    """Return whether a row read from disk holds :data:`COLUMNS`."""
+    return all(
+        name in row and (row[name] is None or is_number(row[name]))
+        for name in COLUMNS
+    )
 
 
 @dataclass(frozen=True)
@@ -167,15 +186,15 @@ class Ablation:
     Parameters
     ----------
     preset:
-        Networks, weights and recipe; ``training`` is what of it is used,
-        its seed apart.
+        Networks, weights and recipe; see :func:`shortened`.
     classifier:
         F, frozen.
     train, val, test:
         The data; only ``test`` needs masks.
     folder:
-        Each training has the folder ``VARIANT-SEED`` in it, where it goes
-        on if it was interrupted and is not repeated if it has ended.
+        Each training has the folder ``VARIANT-SEED`` in it, where it
+        resumes if it was interrupted and is not repeated if it has ended;
+        ``scores.jsonl`` has the rows of single images.
     device:
         "cpu" or "cuda".
     """
@@ -185,7 +204,6 @@ class Ablation:
     train: LabelledImages
     val: LabelledImages
     test: LabelledImages
-    training: TrainingConfig
     folder: Path
     device: str = "cpu"
 
@@ -194,67 +212,38 @@ class Ablation:
         """How masks are measured."""
         return Settings(fill=self.preset.fill, steps=0)
 
+    @property
+    def card(self) -> dict[str, Any]:
+        """What all trainings have in common."""
+        training = asdict(self.preset.explainer_training)
+        del training["seed"]
+        return {
+            "classifier": describe(self.classifier.classifier),
+            "architecture": self.preset.explainer,
+            "train": describe_data(self.train),
+            "test": describe_data(self.test),
+            "training": training,
+            "measured": describe(self.settings),
+        }
+
     def fit(
         self, variant: str, seed: int, progress: bool = False
     ) -> nn.Module:
-        """Train one variant with one seed, or go on; return the network."""
-        run = fit_explainer(
-            fresh_network(self.preset, self.classifier, seed),
+        """Return the network of a variant and a seed, trained or resumed."""
+        preset = replace(
+            self.preset,
+            weights=variant_weights(self.preset.weights, variant),
+        )
+        folder = preset.train_explainer(
+            self.folder / f"{variant}-{seed}",
             self.classifier,
             self.train,
             self.val,
-            replace(self.training, seed=seed),
-            folder=self.folder / f"{variant}-{seed}",
-            config={
-                "architecture": self.preset.explainer,
-                "options": self.preset.explainer_options,
-                "classes": list(self.train.classes),
-                "size": self.preset.size,
-            },
-            weights=variant_weights(self.preset.weights, variant),
-            fill=self.preset.fill,
+            seed=seed,
             device=self.device,
             progress=progress,
         )
-        return load_explainer(run.folder).to(self.device)
-
-    def trial(
-        self,
-        variant: str,
-        seed: int,
-        chosen: Selection,
-        progress: bool = False,
-    ) -> dict[str, list[float | None]]:
-        """Train and measure; return the columns of :func:`score`.
-
-        They are in ``scores.json`` of the training's folder, the masks of
-        the first images in ``masks.npz``; what is there is not made again.
-
-        Raises :class:`DamagedFileError` where the scores are no scores.
-        """
-        folder = self.folder / f"{variant}-{seed}"
-        weights = asdict(variant_weights(self.preset.weights, variant))
-        asked = {**self.card, "seed": seed, "weights": weights}
-        asked = json.loads(json.dumps(asked))
-        path = folder / "scores.json"
-        stored = read_json(path) if path.exists() else {}
-        if stored.get("settings") != asked:
-            network = self.fit(variant, seed, progress)
-            classifier = self.classifier.to(self.device)
-            columns = score(
-                network, classifier, self.test, chosen, self.settings
-            )
-            masks = self.pictures(network, chosen)
-            _write_masks(folder / "masks.npz", {variant: masks})
-            stored = {
-                "settings": asked,
-                "scores": {
-                    name: [v if v == v else None for v in column]
-                    for name, column in columns.items()
-                },
-            }
-            write_json(path, stored)
-        return _scores_in(stored, path, len(chosen.images))
+        return load_explainer(folder).to(self.device)
 
     @torch.no_grad()
     def pictures(self, network: nn.Module, chosen: Selection) -> Tensor:
@@ -267,59 +256,9 @@ class Ablation:
         m, n = target_mask(s, labels), non_target_mask(s, labels)
         return torch.cat([m, n], 1)
 
-    @property
-    def card(self) -> dict[str, Any]:
-        """What all trainings have in common."""
-        training = asdict(self.training)
-        del training["seed"]
-        return {
-            "classifier": describe(self.classifier.classifier),
-            "architecture": self.preset.explainer,
-            "train": describe_data(self.train),
-            "test": describe_data(self.test),
-            "training": training,
-            "measured": describe(self.settings),
-        }
-
-    def seconds_per_step(self, steps: int = 3) -> float:
-        """Time a few steps of training, the data's drawing left out."""
-        network = fresh_network(self.preset, self.classifier, seed=0)
-        network.to(self.device)
-        classifier = self.classifier.to(self.device)
-        first = First(self.train, self.training.batch_size)
-        part = collate([first[i] for i in range(len(first))])
-        batch = to_device(part, torch.device(self.device))
-        start = 0.0
-        for step in range(steps + 1):
-            if step == 1:  # the first one warms up
-                start = time.perf_counter()
-            loss = explainer_loss(
-                classifier,
-                batch.images,
-                batch.labels,
-                network(batch.images).sigmoid(),
-                self.preset.weights,
-                fill=self.preset.fill,
-            )
-            loss.total.backward()  # type: ignore[no-untyped-call]
-        return (time.perf_counter() - start) / steps
-
-
-def _scores_in(
-    stored: Mapping[str, Any], path: Path, n: int
-) -> dict[str, list[float | None]]:
-    """Return the columns of a scores file, each of ``n`` images."""
-    if not are_columns(stored.get("scores"), COLUMNS, n):
-        raise DamagedFileError(
-            f"{path} does not hold the scores of {n} images; delete it to "
-            "have them measured again"
-        )
-    found: dict[str, list[float | None]] = stored["scores"]
-    return found
-
 
 def _write_masks(path: Path, masks: Mapping[str, Tensor]) -> None:
-    """Write masks by variant, 8 bits a pixel."""
+    """Write masks by variant, 8 bits per pixel."""
     arrays = {
         name: (255 * values).round().byte().numpy()
         for name, values in masks.items()
@@ -342,8 +281,8 @@ def read_masks(path: Path) -> dict[str, Tensor]:
             }
     except Exception as error:  # zipfile, zlib and NumPy have one each
         raise DamagedFileError(
-            f"{path} cannot be read as masks ({error}); restore it, or "
-            "delete the scores.json beside it to have both made again"
+            f"{path} cannot be read as masks ({error}); restore it, or run "
+            "the ablation again"
         ) from error
 
 
@@ -356,7 +295,7 @@ def ablate(
     notes: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Train and measure variants of the loss; write the results.
+    """Return the results of variants of the loss, trained and measured.
 
     Parameters
     ----------
@@ -364,18 +303,28 @@ def ablate(
         A ``.json`` file for the results; the masks of the first images,
         those of seed 0, go to the ``.npz`` file beside it.
     variants:
-        Keys of :data:`explainer.evaluation.variants.VARIANTS`.
+        Keys of :data:`VARIANTS`.
     seeds:
-        The seeds are 0, 1, ..., the same for all variants.
+        How many; they are 0, 1, ..., the same for all variants.
     notes:
         What the card should say besides.
 
     Returns
     -------
     The content of ``out``: ``variants``, see
-    :func:`explainer.evaluation.spreads.summarise`; ``pictures``, the indices of the
-    images whose masks are stored; and ``card``.
+    :func:`explainer.evaluation.summary.summarise_seeds`; ``pictures``, the
+    indices of the images whose masks are stored; and ``card``.
+
+    Raises
+    ------
+    UserError
+        For an unknown variant, no seed, or no image to measure.
+    OutOfTime
+        When a time limit has passed; what was trained is kept.
     """
+    VARIANTS.check(*variants)
+    if seeds < 1 or not variants:
+        raise UserError("an ablation has at least one variant and one seed")
     classifier = experiment.classifier.to(experiment.device)
     chosen = select(classifier, experiment.test, experiment.settings)
     if not chosen.images:
@@ -383,18 +332,33 @@ def ablate(
             f"none of the {len(experiment.test)} images has a class and a "
             "mask; choose another split or a higher --limit"
         )
+    file = open_rows(experiment.folder / "scores.jsonl", _is_sound)
     scores: dict[str, list[dict[str, list[float | None]]]] = {}
+    masks: dict[str, Tensor] = {}
+    checkpoints = measured_with(classifier)
     trials = [(v, seed) for seed in range(seeds) for v in variants]
     for variant, seed in tqdm(trials, unit="training", disable=not progress):
-        columns = experiment.trial(variant, seed, chosen, progress)
+        check_time()
+        network = experiment.fit(variant, seed, progress)
+        name = f"{variant}-{seed}"
+        checkpoints[name] = str(network.sha256)
+        settings = {**experiment.card, "network": checkpoints[name]}
+        how = (network, classifier, experiment.test, chosen.by_index)
+        rows = measured_rows(
+            file,
+            name,
+            settings,
+            list(chosen.by_index),
+            partial(network_rows, *how, experiment.settings),
+            batch_size=experiment.settings.batch_size,
+        )
+        columns = {key: [row[key] for row in rows] for key in COLUMNS}
         scores.setdefault(variant, []).append(columns)
-    masks = {
-        v: read_masks(experiment.folder / f"{v}-0" / "masks.npz")[v]
-        for v in variants
-    }
+        if seed == 0:
+            masks[variant] = experiment.pictures(network, chosen)
     _write_masks(out.with_suffix(".npz"), masks)
     results = {
-        "variants": summarise(scores),
+        "variants": summarise_seeds(scores),
         "pictures": [image.index for image in chosen.images[:PICTURED]],
         "card": {
             **experiment.card,
@@ -404,6 +368,7 @@ def ablate(
             },
             "seeds": list(range(seeds)),
             "n": len(chosen.images),
+            "measured_with": checkpoints,
             "command": command_line(),
             **(notes or {}),
             **environment(),

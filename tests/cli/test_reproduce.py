@@ -20,10 +20,10 @@ from explainer.cli import app
 from explainer.data.voc import ARCHIVES
 from explainer.errors import UserError
 from explainer.evaluation.cost import counted_passes
-from explainer.evaluation.scoreboard import (
+from explainer.evaluation.methods import (
     BUDGETS,
     CONTROLS,
-    VARIANTS,
+    PUBLIC_VARIANTS,
     options_of,
 )
 from explainer.presets import PRESETS
@@ -224,7 +224,7 @@ def test_on_photographs(voc_root: Path, tmp_path: Path) -> None:
     )
     assert "All of voc2007-resnet50" in said
     board = json.loads((out / "scoreboard.json").read_text())
-    assert set(board) == {*PAPER_METHODS, *VARIANTS, *CONTROLS, "card"}
+    assert set(board) == {*PAPER_METHODS, *PUBLIC_VARIANTS, *CONTROLS, "card"}
     assert board["card"]["budget"] == "trial"
     assert board["ground_truth"]["iou_50"] == pytest.approx(1)
     assert {"commit", "cpu", "gpu"} <= set(board["card"])
@@ -285,7 +285,7 @@ def test_on_annotations_of_coco(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("budget", ["trial", "full"])
 @pytest.mark.parametrize(
-    "row", ["rise", "extremal_perturbation", "igos", *VARIANTS]
+    "row", ["rise", "extremal_perturbation", "igos", *PUBLIC_VARIANTS]
 )
 def test_the_estimate_knows_the_methods(budget: str, row: str) -> None:
     # As many iterations as a test can pay; the shares of the rest stay.
@@ -293,7 +293,7 @@ def test_the_estimate_knows_the_methods(budget: str, row: str) -> None:
         key: min(value, 6) if isinstance(value, int) else value
         for key, value in options_of(row, "none", BUDGETS[budget]).items()
     }
-    method, _ = VARIANTS.get(row, (row, {}))
+    method, _ = PUBLIC_VARIANTS.get(row, (row, {}))
     torch.manual_seed(0)
     classifier = frozen(small_cnn(("ant", "bee", "cat")))
     targets = torch.tensor([[1.0, 1, 0]])

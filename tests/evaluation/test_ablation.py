@@ -1,10 +1,8 @@
-"""Variants of the loss, their two spreads, and trainings that go on."""
+"""Variants of the loss, trained, measured and resumed."""
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -12,23 +10,23 @@ from torch import nn
 
 from explainer.checkpoints import load_classifier
 from explainer.data import Scenes
+from explainer.deadline import OutOfTime, time_limit
 from explainer.errors import UserError
 from explainer.evaluation.ablation import (
-    COLUMNS,
-    Ablation,
-    ablate,
-    read_masks,
-    score,
-    short_training,
-)
-from explainer.evaluation.images import Selection, Settings, select
-from explainer.evaluation.variants import (
     AREA,
+    COLUMNS,
     TERMS,
     VARIANTS,
+    Ablation,
+    ablate,
+    network_rows,
+    read_masks,
+    shortened,
     variant_weights,
 )
-from explainer.files import DamagedFileError
+from explainer.evaluation.images import Settings, select
+from explainer.evaluation.jsonl import RowsError
+from explainer.files import DamagedFileError, sha256
 from explainer.losses import LossWeights
 from explainer.presets import get_preset
 from explainer.training import TrainingError
@@ -67,14 +65,21 @@ def test_only_missing_terms_lose_their_weight(variant: str) -> None:
     assert (weights.a, weights.b) == (PRESET.weights.a, PRESET.weights.b)
 
 
-def test_short_training_keeps_the_recipe() -> None:
-    training = short_training(PRESET, 20)
+def test_a_shortened_preset_keeps_its_recipe() -> None:
+    animals = get_preset("animals")
+    short = shortened(animals, 20)
+    training = short.explainer_training
     assert (training.steps, training.warmup, training.eval_every) == (
         20,
         2,
         5,
     )
-    assert training.learning_rate == PRESET.explainer_training.learning_rate
+    assert training.learning_rate == animals.explainer_training.learning_rate
+    assert training.batch_size == animals.explainer_training.batch_size
+    assert shortened(animals, 20, 3).explainer_training.batch_size == 3
+    assert short.weights == animals.weights
+    # One stage, and nothing after the last step.
+    assert (short.stages, short.averaged, short.sharpen) == ((), 1, (1.0,))
 
 
 # --- scores -------------------------------------------------------------
@@ -95,21 +100,19 @@ class _Constant(nn.Module):
 def test_scores_of_constant_masks() -> None:
     data = Scenes("test", 12)
     classifier = load_classifier("scenes")
-    with torch.no_grad():
-        chosen = select(classifier, data, Settings())
+    how = Settings(steps=0)
+    images = select(classifier, data, how).by_index
     network = _Constant([100.0] * 8)
-    found = score(network, classifier, data, chosen, Settings(steps=0))
-    assert tuple(found) == COLUMNS
-    assert all(len(column) == 12 for column in found.values())
-    assert found["target_area"] == found["non_target_area"] == [1] * 12
-    assert found["variation"] == [0] * 12
-    # Everything is kept, nothing left: a grey image.
-    assert min(found["kept"]) > max(found["left"])
-    for i, sample in enumerate(data):  # type: ignore[arg-type]
-        n_classes = int(sample.labels.sum())
-        assert (found["class_iou"][i] == found["class_iou"][i]) == (
-            n_classes > 1
-        )
+    rows = network_rows(network, classifier, data, images, how, range(12))
+    assert [row["index"] for row in rows] == list(range(12))
+    for i, row in enumerate(rows):
+        assert set(row) == {"index", *COLUMNS}
+        assert row["target_area"] == row["non_target_area"] == 1
+        assert row["variation"] == 0
+        # Everything is kept, nothing left: a grey image.
+        assert row["kept"] > row["left"]
+        n_classes = int(data[i].labels.sum())
+        assert (row["class_iou"] == row["class_iou"]) == (n_classes > 1)
 
 
 class _Noisy(nn.Module):
@@ -131,21 +134,20 @@ def test_scores_depend_on_no_neighbour_and_no_mode() -> None:
     torch.manual_seed(0)
     data, network = Scenes("test", 5), _Noisy().eval()
     classifier = load_classifier("scenes")
-    how = Settings(fill="noise", steps=0, batch_size=1)
-    chosen = select(classifier, data, how)
-    alone = score(network, classifier, data, chosen, how)
+    how = Settings(fill="noise", steps=0)
+    images = select(classifier, data, how).by_index
+    parts = (network, classifier, data, images, how)
+    alone = [network_rows(*parts, [i])[0] for i in range(5)]
     network.train()
     for module in classifier.classifier.modules():
         module.training = True
-    for size, order in ((2, [0, 1, 2, 3, 4]), (3, [4, 1, 0, 3, 2])):
-        shuffled = Selection([chosen.images[i] for i in order])
-        how = replace(how, batch_size=size)
-        found = score(network, classifier, data, shuffled, how)
-        for name, column in found.items():
-            expected = [alone[name][i] for i in order]
-            assert column == pytest.approx(expected, abs=1e-4, nan_ok=True), (
-                name
-            )
+    for order in ([0, 1], [2, 3, 4], [4, 1, 0, 3, 2]):
+        for i, row in zip(order, network_rows(*parts, order), strict=True):
+            for name, value in row.items():
+                expected = pytest.approx(
+                    alone[i][name], abs=1e-4, nan_ok=True
+                )
+                assert value == expected, name
     assert network.parts[0].training
     assert network.parts[1].num_batches_tracked == 0
     assert all(m.training for m in classifier.classifier.modules())
@@ -156,12 +158,11 @@ def test_scores_depend_on_no_neighbour_and_no_mode() -> None:
 
 def experiment(folder: Path, steps: int = 2) -> Ablation:
     return Ablation(
-        PRESET,
+        shortened(PRESET, steps),
         load_classifier("scenes"),
         Scenes("train", 32),
         Scenes("val", 8),
         Scenes("test", 8),
-        short_training(PRESET, steps),
         folder,
     )
 
@@ -183,6 +184,10 @@ def test_results_say_what_was_done(done: Path) -> None:
     assert card["training"]["steps"] == 2
     assert card["weights"]["no-area"]["bound"] == 0
     assert {"commit", "cpu", "date", "command"} <= set(card)
+    assert len(card["measured_with"]) == 1 + 2 * 2
+    assert card["measured_with"]["no-area-1"] == sha256(
+        done / "no-area-1" / "model.safetensors"
+    )
     iou = results["variants"]["no-area"]["iou"]
     assert len(set(iou["seeds"])) == 2  # another seed is another training
     assert iou["seed_sd"] > 0
@@ -197,41 +202,37 @@ def test_masks_are_stored_for_the_first_images(done: Path) -> None:
     assert not torch.equal(masks["full"], masks["no-area"])
 
 
-def test_what_is_done_is_not_done_again(
-    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*arguments: object, **options: object) -> None:
-        raise AssertionError("trained again")
-
-    monkeypatch.setattr("explainer.evaluation.ablation.fit_explainer", refuse)
+def test_what_is_done_is_not_done_again(done: Path, tmp_path: Path) -> None:
+    rows = (done / "scores.jsonl").read_bytes()
+    assert rows.count(b"\n") == 4 * (1 + 8)
     variants = ("full", "no-area")
-    again = ablate(
-        experiment(done), tmp_path / "b.json", variants=variants, seeds=2
-    )
+    with time_limit(60):
+        again = ablate(
+            experiment(done), tmp_path / "b.json", variants=variants, seeds=2
+        )
+    assert (done / "scores.jsonl").read_bytes() == rows
     before = json.loads((done / "results.json").read_text())
     assert again["variants"] == before["variants"]
+    for name, value in before["card"]["measured_with"].items():
+        assert again["card"]["measured_with"][name] == value
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda scores: scores.clear(),
-        lambda scores: scores.pop("kept"),
-        lambda scores: scores["iou"].pop(),
-        lambda scores: scores.update(mae=["x"] * 8),
-        lambda scores: scores.update(saliency=3),
-    ],
-)
-def test_scores_that_are_none_are_named(
-    done: Path, tmp_path: Path, damage: Any
+def test_out_of_time_before_a_training(tmp_path: Path) -> None:
+    with time_limit(0), pytest.raises(OutOfTime):
+        ablate(experiment(tmp_path), tmp_path / "b.json", seeds=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_that_are_no_scores_are_named(
+    done: Path, tmp_path: Path
 ) -> None:
-    folder = shutil.copytree(done, tmp_path / "copy")
-    path = folder / "full-1" / "scores.json"
-    content = json.loads(path.read_text())
-    damage(content["scores"])
-    path.write_text(json.dumps(content))
-    with pytest.raises(DamagedFileError, match=r"full-1/scores\.json does"):
-        ablate(experiment(folder), folder / "b.json", variants=("full",))
+    first, second, *_ = (done / "scores.jsonl").read_text().splitlines()
+    row = json.loads(second)
+    for damage in ({"iou": "x"}, {"saliency": [3]}):
+        path = tmp_path / "scores.jsonl"
+        path.write_text(f"{first}\n{json.dumps(row | damage)}\n")
+        with pytest.raises(RowsError, match=r"line 2 of .*scores\.jsonl"):
+            ablate(experiment(tmp_path), tmp_path / "b.json", seeds=1)
 
 
 @pytest.mark.parametrize("length", [0, 3, 200])
@@ -249,12 +250,15 @@ def test_another_recipe_is_refused_in_the_same_folder(done: Path) -> None:
         ablate(experiment(done, 3), done / "c.json", variants=("full",))
 
 
-def test_no_image_to_measure_is_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_ablated_is_one_sentence(tmp_path: Path) -> None:
     test = Scenes("test", 2)
     test._masks[:] = 0  # no object anywhere
-    empty = experiment(tmp_path)
-    object.__setattr__(empty, "test", test)
-    with pytest.raises(UserError, match="none of the 2 images"):
-        ablate(empty, tmp_path / "results.json")
+    empty = replace(experiment(tmp_path), test=test)
+    for what, options, message in (
+        (empty, {}, "none of the 2 images"),
+        (experiment(tmp_path), {"seeds": 0}, "one seed"),
+        (experiment(tmp_path), {"variants": ()}, "at least one variant"),
+        (experiment(tmp_path), {"variants": ("no-fun",)}, "known: full, no"),
+    ):
+        with pytest.raises(UserError, match=message):
+            ablate(what, tmp_path / "results.json", **options)  # type: ignore[arg-type]
