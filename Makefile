@@ -23,7 +23,7 @@ help:  ## List these targets
 
 # --- the two commands --------------------------------------------------
 
-book: .venv/.book _build/.sources  ## Run the chapters and build the HTML
+book: .venv/.book _build/.sources _build/.try_it  ## Run the chapters and build the HTML
 	$(BIN)/jupyter-book build . --all -W -n --keep-going
 
 # The chapters run twice, side by side: as tests, and into the pages that
@@ -74,6 +74,11 @@ _build/.sources: $(SOURCES)
 	$(call install,book)
 	@touch $@
 
+# The networks of the page Try it. Without a connection to npm the book is
+# built all the same, and that page says what it lacks.
+_build/.try_it: $(SOURCES) tools/build_try_it.py .venv/.book
+	-$(BIN)/python tools/build_try_it.py && mkdir -p _build && touch $@
+
 define install
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
 	echo "Python 3.10 or newer is needed and '$(PYTHON)' is not;" \
@@ -116,5 +121,5 @@ set-repository:  ## Point every link at URL=https://github.com/you/repo
 	@$(PYTHON) tools/set_repository.py '$(URL)'
 
 clean:  ## Remove what was built; .venv stays
-	rm -rf _build .benchmarks .hypothesis .mypy_cache .pytest_cache \
+	rm -rf _build book/_static/try_it/built .benchmarks .hypothesis .mypy_cache .pytest_cache \
 		.ruff_cache

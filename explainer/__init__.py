@@ -9,23 +9,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from explainer.attribution import METHODS
     from explainer.checkpoints import Pair, load
+    from explainer.classifiers import Classifier
     from explainer.data import Scenes, collate, load_data, load_photo
+    from explainer.explanation import explain
     from explainer.figures import draw
 
 __all__ = [
+    "METHODS",
+    "Classifier",
     "Pair",
     "Scenes",
     "collate",
     "draw",
+    "explain",
     "load",
     "load_data",
     "load_photo",
 ]
 
 _HOMES = {
+    "explainer.attribution": ("METHODS",),
     "explainer.checkpoints": ("Pair", "load"),
+    "explainer.classifiers": ("Classifier",),
     "explainer.data": ("Scenes", "collate", "load_data", "load_photo"),
+    "explainer.explanation": ("explain",),
     "explainer.figures": ("draw",),
 }
 

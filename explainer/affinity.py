@@ -15,6 +15,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def average_cells(x: Tensor, cells: tuple[int, int]) -> Tensor:
+    """Return the means of ``(B, D, h, w)`` over cells, ``(B, D, *cells)``.
+
+    The values of ``F.adaptive_avg_pool2d``, as a matrix product along each
+    axis: other runtimes have matrix products (:mod:`explainer.export`).
+    """
+    down, right = (
+        _averaging(n, n_cells).to(x)
+        for n, n_cells in zip(x.shape[-2:], cells, strict=True)
+    )
+    return down @ x @ right.T
+
+
+def _averaging(n: int, n_cells: int) -> Tensor:
+    """Return ``(n_cells, n)``: a row averages the pixels its cell touches."""
+    cell, pixel = torch.arange(n_cells)[:, None], torch.arange(n)
+    first = cell * n // n_cells
+    end = ((cell + 1) * n + n_cells - 1) // n_cells
+    return ((first <= pixel) & (pixel < end)) / (end - first)
+
+
 def _unit(features: Tensor) -> Tensor:
     """Centre and scale each channel over the image, then each cell's norm."""
     centred = features - features.mean((2, 3), keepdim=True)
@@ -37,7 +58,7 @@ def affinity(
     d_ij ** 2 / (2 * reach ** 2)``, with the distance d in widths of the
     image. No gradient flows through it: masks must not be able to bend it.
     """
-    maps = [_unit(F.adaptive_avg_pool2d(f, cells)) for f in features]
+    maps = [_unit(average_cells(f, cells)) for f in features]
     unit = F.normalize(torch.cat(maps, dim=1).flatten(2), dim=1)
     alike = unit.transpose(1, 2) @ unit / temperature
     rows, columns = (
@@ -57,7 +78,7 @@ def share(
     ``weights`` come from :func:`affinity` for the same ``cells``. Returns
     ``(B, C, *cells)``.
     """
-    values = F.adaptive_avg_pool2d(logits, cells).flatten(2)
+    values = average_cells(logits, cells).flatten(2)
     for _ in range(rounds):
         values = values @ weights.transpose(1, 2)
     return values.reshape(*logits.shape[:2], *cells)

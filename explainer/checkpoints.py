@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from explainer.classifiers import (
     Frozen,
     build_classifier,
+    check_images,
     evaluating,
     found,
     frozen,
@@ -216,6 +217,7 @@ def load_classifier(where: Path | str) -> Frozen:
     )
     loaded.config = config  # type: ignore[assignment]
     loaded.sha256 = sha256(path)  # type: ignore[assignment]
+    loaded.classifier.size = config.get("size")  # type: ignore[assignment]
     return loaded
 
 
@@ -284,6 +286,7 @@ class Pair:
         ``targets`` is ``(B, C)``, 0 or 1; by default the classes that the
         classifier finds (:func:`~explainer.classifiers.found`).
         """
+        check_images(images)
         if targets is None:
             targets = self.found(images).to(images.dtype)
         with evaluating(self.network):

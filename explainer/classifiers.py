@@ -7,6 +7,7 @@ multi-label or single-label, and the layer Grad-CAM looks at.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal
@@ -25,8 +26,115 @@ HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 Initial = Literal["random", "imagenet"] | Path
 
 
+TOLERANCE = 0.1
+"""How far outside [0, 1] an image may be: some resizing overshoots."""
+
+
 class WeightsError(UserError):
     """Initial weights that cannot be had; the message names the remedy."""
+
+
+class ImageError(UserError, ValueError):
+    """Images that are not ``(B, 3, H, W)`` in [0, 1]."""
+
+
+def check_images(images: Tensor) -> None:
+    """Raise :class:`ImageError` unless images are what a classifier takes.
+
+    That is ``(B, 3, H, W)`` of real numbers in [0, 1]. Masks of images that
+    were normalised before would look like answers.
+    """
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ImageError(
+            f"images are (B, 3, H, W), not {tuple(images.shape)}; a single "
+            "one is image[None]"
+        )
+    if not images.is_floating_point():
+        raise ImageError(
+            f"images are floating-point numbers in [0, 1], not "
+            f"{str(images.dtype).removeprefix('torch.')}; divide bytes by 255"
+        )
+    if not images.numel():
+        return
+    low, high = (float(x) for x in images.aminmax())
+    if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):
+        raise ImageError(
+            f"the images run from {low:.2f} to {high:.2f}, where the range "
+            "is [0, 1]; pass them as they are before normalisation, which "
+            "is the classifier's part (Classifier's mean and std), and "
+            "divide bytes by 255"
+        )
+
+
+def unwrapped(network: nn.Module) -> nn.Module:
+    """Return the module inside DataParallel or a compiled module."""
+    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    while isinstance(network, parallel) or "_orig_mod" in network._modules:
+        inner = "module" if isinstance(network, parallel) else "_orig_mod"
+        network = network.get_submodule(inner)
+    return network
+
+
+def layout_of(module: nn.Module) -> torch.memory_format:
+    """Return the memory layout in which a module is to be computed.
+
+    ``channels_last`` for the networks of this package, which are faster in
+    it. A foreign one may flatten its features with ``view``, which fails
+    there, so it keeps the plain layout.
+    """
+    if getattr(module, "channels_last", False):
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+def suited(
+    images: Tensor, network: nn.Module, layout: torch.memory_format
+) -> Tensor:
+    """Return images on the device and of the number type of weights."""
+    for weights in network.parameters():
+        if weights.is_floating_point():
+            kind = weights.device, weights.dtype
+            return images.to(*kind, memory_format=layout)
+    return images.contiguous(memory_format=layout)
+
+
+def _logits_in(output: Any) -> Any:
+    """Return what in a network's output should be its logits."""
+    if isinstance(output, Mapping):
+        return output.get("logits")
+    if hasattr(output, "logits"):
+        return output.logits
+    if isinstance(output, tuple | list) and output:
+        return _logits_in(output[0])
+    return output
+
+
+def logits_of(
+    network: nn.Module,
+    images: Tensor,
+    layout: torch.memory_format = torch.contiguous_format,
+) -> Tensor:
+    """Return a network's logits ``(B, C)`` of images, as their number type.
+
+    The network is used as its owner built it: images come in the type and
+    on the device of its weights, in the memory ``layout``. Its output is a
+    tensor, a tuple whose first item counts, or a dict or an object with
+    ``logits``. Raises :class:`UserError` for any other.
+    """
+    output = network(suited(images, network, layout))
+    logits = _logits_in(output)
+    if isinstance(logits, Tensor) and logits.ndim > 2:
+        logits = logits.squeeze(tuple(range(2, logits.ndim)))
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        kind = type(output).__name__
+        if isinstance(output, Tensor):
+            kind = f"a tensor {tuple(output.shape)}"
+        raise UserError(
+            f"{type(network).__name__} returns {kind}, where logits (B, C) "
+            "are needed: a tensor, the first item of a tuple, or 'logits' of "
+            "a dict or an object; wrap it in a module that returns them"
+        )
+    return logits.to(images.device, images.dtype)
 
 
 class Classifier(nn.Module):
@@ -45,6 +153,8 @@ class Classifier(nn.Module):
     cam_layer:
         Name of the submodule of ``network`` whose output Grad-CAM weighs,
         the last convolutional stage; empty if unknown.
+    size:
+        Height and width of the images it was trained with; None if unknown.
     """
 
     channels_last = False
@@ -62,14 +172,18 @@ class Classifier(nn.Module):
         *,
         multi_label: bool = True,
         cam_layer: str = "",
+        size: int | None = None,
     ) -> None:
         super().__init__()
-        self.network = network
+        self.network = unwrapped(network)
         self.classes = tuple(classes)
         self.multi_label = multi_label
         self.cam_layer = cam_layer
-        self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1))
+        self.size = size
+        device = next((p.device for p in network.parameters()), None)
+        for name, values in (("mean", mean), ("std", std)):
+            channels = torch.tensor(values, device=device)
+            self.register_buffer(name, channels.reshape(1, 3, 1, 1))
 
     def train(self, mode: bool = True) -> "Classifier":
         """Switch modes; layers whose parameters are frozen stay in eval.
@@ -86,8 +200,135 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits ``(B, C)`` of images ``(B, 3, H, W)`` in [0, 1]."""
-        logits: Tensor = self.network((images - self.mean) / self.std)
-        return logits
+        mean, std = self.mean.to(images), self.std.to(images)
+        normalised = (images - mean) / std
+        return logits_of(self.network, normalised, layout_of(self))
+
+    @classmethod
+    def from_module(
+        cls,
+        network: nn.Module,
+        classes: Sequence[str] = (),
+        *,
+        multi_label: bool = False,
+        mean: Sequence[float] = IMAGENET[0],
+        std: Sequence[float] = IMAGENET[1],
+        size: int | None = None,
+        cam_layer: str = "",
+    ) -> "Classifier":
+        """Return any network as a classifier, softmax unless told otherwise.
+
+        Parameters as the class's; without ``classes`` they are numbered.
+        """
+        return cls(
+            network,
+            _told_apart(classes),
+            mean,
+            std,
+            multi_label=multi_label,
+            cam_layer=cam_layer,
+            size=size,
+        ).eval()
+
+    @classmethod
+    def from_torchvision(
+        cls, name: str, initial_weights: Initial = "imagenet"
+    ) -> "Classifier":
+        """Return a classifier of torchvision with its ImageNet weights.
+
+        The names of the classes, the normalisation and the size are those
+        of the weights' card (``weights.meta``, ``weights.transforms()``).
+        Departure from its transforms: photographs are scaled to the size,
+        not cropped, so that all of a photograph is explained.
+
+        ``initial_weights`` is "imagenet" (downloaded), "random", or a path
+        to a state dict. Raises :class:`WeightsError` where weights cannot be
+        had, and :class:`UnknownNameError` for another name.
+        """
+        import torchvision  # late: see torchvision_network
+
+        known = torchvision.models.list_models(module=torchvision.models)
+        if name not in known:
+            raise UnknownNameError("classifier in torchvision", name, known)
+        weights = torchvision.models.get_model_weights(name).DEFAULT
+        transforms = weights.transforms()
+        folder = Path(torch.hub.get_dir(), "checkpoints")
+        network = _torchvision(
+            name,
+            initial_weights,
+            f"or fetch {weights.url} by hand into {folder}",
+        )
+        return cls.from_module(
+            network,
+            weights.meta["categories"],
+            mean=transforms.mean,
+            std=transforms.std,
+            size=transforms.crop_size[0],
+        )
+
+    @classmethod
+    def from_timm(
+        cls, name: str, initial_weights: Initial = "imagenet"
+    ) -> "Classifier":
+        """Return a classifier of timm with its pre-trained weights.
+
+        Normalisation and size are those of ``resolve_data_config``, and the
+        names of the classes timm's (of ImageNet's synonyms the first);
+        without names classes are numbered. As in :meth:`from_torchvision`
+        photographs are not cropped, and ``initial_weights`` and errors are
+        the same.
+        """
+        timm = _timm()
+        known = timm.list_models()
+        if name.partition(".")[0] not in known:
+            raise UnknownNameError("classifier in timm", name, known)
+        try:
+            network = timm.create_model(name, initial_weights == "imagenet")
+        except Exception as error:  # of the hub, of the network, of the disk
+            raise WeightsError(
+                f"cannot get the weights of timm/{name} "
+                f"({type(error).__name__}: {str(error).partition(chr(10))[0]}"
+                "); check the network, or fetch them by hand from "
+                "https://huggingface.co/timm and pass the file's path: "
+                f"Classifier.from_timm({name!r}, path)"
+            ) from error
+        if isinstance(initial_weights, Path):
+            _load_file(network, initial_weights)
+        config = timm.data.resolve_data_config({}, model=network)
+        return cls.from_module(
+            network,
+            _timm_classes(network),
+            mean=config["mean"],
+            std=config["std"],
+            size=config["input_size"][-1],
+        )
+
+
+def _timm() -> Any:
+    """Return the module timm; not at the top: see torchvision_network."""
+    return import_module("timm")
+
+
+def _told_apart(names: Sequence[str]) -> list[str]:
+    """Give names that occur twice (crane, the bird) their number, too."""
+    plain = [name.casefold() for name in names]
+    return [
+        name if plain.count(name.casefold()) == 1 else f"{name} ({i})"
+        for i, name in enumerate(names)
+    ]
+
+
+def _timm_classes(network: Any) -> list[str]:
+    """Return the names that timm knows of a network's classes, if any."""
+    timm = _timm()
+    subset = timm.data.infer_imagenet_subset(network)
+    if subset is None:
+        return list(network.pretrained_cfg.get("label_names") or ())
+    info = timm.data.ImageNetInfo(subset)
+    return [
+        info.index_to_description(i).partition(",")[0]
+        for i in range(info.num_classes())
+    ]
 
 
 def probabilities(classifier: nn.Module, logits: Tensor) -> Tensor:
@@ -141,7 +382,33 @@ def evaluating(network: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
-class Frozen(nn.Module):
+class Explanandum(nn.Module):
+    """Any classifier as this package calls it: see :func:`logits_of`.
+
+    Whatever else is asked of it (``classes``, ``mean``, ...) is looked up
+    inside. The module is not copied.
+    """
+
+    def __init__(self, classifier: nn.Module) -> None:
+        super().__init__()
+        self.classifier = unwrapped(classifier)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the classifier's logits ``(B, C)``."""
+        if isinstance(self.classifier, Classifier | Explanandum):
+            logits: Tensor = self.classifier(images)  # sees to it itself
+            return logits
+        return logits_of(self.classifier, images)
+
+    def __getattr__(self, name: str) -> Any:
+        """Look up what is not here inside."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("classifier"), name)
+
+
+class Frozen(Explanandum):
     """A classifier held in eval mode, without gradients to parameters.
 
     Gradients to the *input* still flow: they are what trains the Explainer.
@@ -151,25 +418,13 @@ class Frozen(nn.Module):
     """
 
     def __init__(self, classifier: nn.Module) -> None:
-        super().__init__()
-        self.classifier = classifier.requires_grad_(False)
+        super().__init__(classifier)
+        self.requires_grad_(False)
         self.eval()
 
     def train(self, mode: bool = True) -> "Frozen":
         """Stay in eval mode, whatever is asked."""
         return super().train(False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the classifier's logits ``(B, C)``."""
-        logits: Tensor = self.classifier(images)
-        return logits
-
-    def __getattr__(self, name: str) -> Any:
-        """Look up what is not here (``classes``, ``mean``, ...) inside."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("classifier"), name)
 
 
 def frozen(classifier: nn.Module) -> Frozen:
@@ -180,9 +435,10 @@ def frozen(classifier: nn.Module) -> Frozen:
 
 
 def unfrozen(classifier: nn.Module) -> nn.Module:
-    """Return the module inside a :class:`Frozen`; any other as it is."""
-    if isinstance(classifier, Frozen):
-        return classifier.classifier
+    """Return the module inside wrappers; any other as it is."""
+    classifier = unwrapped(classifier)
+    while isinstance(classifier, Explanandum):
+        classifier = classifier.classifier
     return classifier
 
 
@@ -372,17 +628,19 @@ def imagenet_state(name: str, otherwise: str) -> dict[str, Tensor]:
     return state
 
 
-def _torchvision(name: str, initial_weights: Initial) -> nn.Module:
+BY_HAND = (
+    "or fetch the file named above by hand and pass its path as initial "
+    "weights"
+)
+
+
+def _torchvision(
+    name: str, initial_weights: Initial, otherwise: str = BY_HAND
+) -> nn.Module:
     """Build a torchvision model with random, ImageNet or a file's weights."""
     network: nn.Module = torchvision_network(name)
     if initial_weights == "imagenet":
-        network.load_state_dict(
-            imagenet_state(
-                name,
-                "or fetch the file named above by hand and pass its path as "
-                "initial weights",
-            )
-        )
+        network.load_state_dict(imagenet_state(name, otherwise))
     if isinstance(initial_weights, Path):
         _load_file(network, initial_weights)
     return network

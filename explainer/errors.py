@@ -1,9 +1,13 @@
-"""The errors that a user can mend, and things by name."""
+"""The errors that a user can mend, and the names that are looked up."""
 
 from collections.abc import Iterable, Mapping
-from typing import NoReturn, TypeVar
+from difflib import get_close_matches
+from typing import TypeVar
 
-T = TypeVar("T")
+Value = TypeVar("Value")
+
+MANY = 30
+"""More names than this are not listed in a sentence."""
 
 
 class UserError(Exception):
@@ -14,21 +18,29 @@ class UserError(Exception):
 
 
 class UnknownNameError(UserError, ValueError):
-    """A name that nothing has; the message lists the known ones."""
+    """A name that no registry knows; the message lists the known ones.
 
-    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
-        super().__init__(f"no {what} {name!r}; known: {', '.join(known)}")
-
-
-class Registry(dict[str, T]):
-    """Things by name, a dict that lists what it has for a name it has not.
-
-    ``what`` says what the things are. ``registry[name]`` raises
-    :class:`UnknownNameError` for an unknown name.
+    Of more than :data:`MANY` it lists those most like the name.
     """
 
-    def __init__(self, what: str, things: Mapping[str, T]) -> None:
-        super().__init__(things)
+    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
+        names = list(known)
+        said = ", ".join(names)
+        if len(names) > MANY:
+            near = get_close_matches(name, names, 5, 0.4) or names[:5]
+            said = f"{', '.join(near)} and {len(names) - len(near)} more"
+        super().__init__(f"no {what} {name!r}; known: {said}")
+
+
+class Registry(dict[str, Value]):
+    """Values by name, ``what`` each of them is; prints a line per name.
+
+    A missing name raises :class:`UnknownNameError`, which lists the known
+    ones. The line is the first of the value's docstring.
+    """
+
+    def __init__(self, what: str, values: Mapping[str, Value]) -> None:
+        super().__init__(values)
         self.what = what
 
     def check(self, *names: str) -> None:
@@ -37,6 +49,14 @@ class Registry(dict[str, T]):
             if name not in self:
                 raise UnknownNameError(self.what, name, self)
 
-    def __missing__(self, name: str) -> NoReturn:
+    def __missing__(self, name: str) -> Value:
         """Raise the error that lists the known names."""
         raise UnknownNameError(self.what, name, self)
+
+    def __repr__(self) -> str:
+        """Return a line per name."""
+        width = max(map(len, self), default=0)
+        return "\n".join(
+            f"{name:<{width}}  {(value.__doc__ or '').partition(chr(10))[0]}"
+            for name, value in self.items()
+        )

@@ -1,23 +1,27 @@
 """Figures from plain tensors: pictures, masks, curves and bars.
 
-Every function returns a :class:`Picture` and leaves nothing behind: pyplot,
-with its global list of open figures, is not used. One style for all: a white
-ground (also on a dark page), Okabe and Ito's colours, which colour-blind
-readers tell apart, and letters that stay legible on a phone.
+Figures are returned and leave nothing behind: pyplot, with its global list of
+open figures, is not used. All have one style: a white ground (also on a dark
+page), Okabe and Ito's colours, which colour-blind readers tell apart, and
+letters that stay legible on a phone.
 """
 
 import io
 import math
 from collections.abc import Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib
 import torch
 from cycler import cycler
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.ticker import NullLocator
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from explainer.masks import composite
@@ -34,6 +38,13 @@ COLOURS = (
     "#56B4E9",  # sky
     "#F0E442",  # yellow
     "#882255",  # wine (Tol's; Okabe and Ito's eighth is black)
+)
+
+BRIGHTER, DARKER = COLOURS[0], COLOURS[1]
+"""The colours of a pull on a mask, upwards and downwards."""
+
+SIGNED = LinearSegmentedColormap.from_list(
+    "signed", (DARKER, "white", BRIGHTER)
 )
 
 STYLE: dict[Any, Any] = {
@@ -130,7 +141,7 @@ def _tag(ax: Axes, text: str, colour: str, line: int) -> None:
 def overlay(
     image: Tensor, masks: Tensor, colours: Sequence[str] = COLOURS
 ) -> Tensor:
-    """Lay coloured masks over an image turned pale and grey.
+    """Return coloured masks over an image turned pale and grey.
 
     ``image`` is ``(3, H, W)``, ``masks`` ``(K, H, W)`` in [0, 1], one colour
     each; the result is ``(3, H, W)``.
@@ -144,13 +155,123 @@ def overlay(
     return result
 
 
+DIMMED = 0.45
+"""How bright a photograph stays where no mask shows it."""
+TINT = 0.3
+"""How much of its colour a mask lays over what it shows."""
+
+
+def _outline(mask: Tensor, width: float) -> Tensor:
+    """Return the line where a mask ``(H, W)`` crosses 1/2, in [0, 1].
+
+    The distance to it in pixels is, near by, how far the mask is from 1/2
+    over how steep it is; so the line is smooth and as wide as asked.
+    """
+    if min(mask.shape) < 2:
+        return torch.zeros_like(mask)
+    down, right = torch.gradient(mask)
+    distance = (mask - 0.5).abs() / down.hypot(right).clamp(min=1e-4)
+    return (width / 2 + 0.5 - distance).clamp(0, 1)
+
+
+def spotlight(
+    image: Tensor, masks: Tensor, colours: Sequence[str] = COLOURS
+) -> Tensor:
+    """Return a photograph with what masks show in the light, the rest dim.
+
+    A translucent tint and an outline where a mask crosses 1/2 tell the
+    classes apart. ``image`` is ``(3, H, W)``, ``masks`` ``(K, H, W)`` in
+    [0, 1], a colour each (again from the first, if they run out); the
+    result is ``(3, H, W)``. Without a mask the photograph stays as it is.
+    """
+    result = image.detach().float().cpu()
+    if not len(masks):
+        return result
+    masks = masks.detach().float().cpu()
+    width = max(1.5, min(image.shape[-2:]) / 150)
+    result = result * (DIMMED + (1 - DIMMED) * masks.amax(0))
+    inks = [
+        (mask, torch.tensor(to_rgb(colour)).reshape(3, 1, 1))
+        for mask, colour in zip(masks, cycle(colours), strict=False)
+    ]
+    for mask, ink in inks:
+        result = composite(result, 1 - TINT * mask, ink)
+    for mask, ink in inks:
+        for colour, wide in ((torch.ones(3, 1, 1), 2), (ink, 1)):
+            line = _outline(mask, wide * width)
+            result = composite(colour, line, result)
+    return result
+
+
+def heat(image: Tensor, mask: Tensor) -> Tensor:
+    """Return a photograph ``(3, H, W)`` under a mask as a map of heat.
+
+    ``mask`` is ``(H, W)`` in [0, 1]; the hotter, the less of the photograph
+    is seen.
+    """
+    mask = mask.detach().float().cpu()
+    colours = matplotlib.colormaps["inferno"](mask.numpy())[..., :3]
+    hot = torch.from_numpy(colours).float().movedim(-1, 0)
+    dim = 0.7 * image.detach().float().cpu()
+    return composite(hot, 0.15 + 0.45 * mask, dim)
+
+
+def to_image(pixels: Tensor) -> Image.Image:
+    """Return ``(3, H, W)`` or ``(H, W)`` in [0, 1] as a picture of Pillow."""
+    whole = (pixels.clamp(0, 1) * 255).round().byte().cpu()
+    if whole.ndim == 3:
+        whole = whole.movedim(0, -1)
+    return Image.fromarray(whole.numpy())
+
+
+def legend(
+    picture: Image.Image, lines: Sequence[tuple[str, str]], hidden: Tensor
+) -> None:
+    """Write lines, (colour, text) each, into the corner of a picture.
+
+    The corner is that where ``hidden`` ``(H, W)`` has least: there the box
+    hides least of what matters. A picture too small for it gets none.
+    """
+    path = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    pen = ImageDraw.Draw(picture, "RGBA")
+    for size in range(max(11, min(picture.size) // 24), 8, -1):
+        font = ImageFont.truetype(path, size)
+        length = max(
+            (pen.textlength(text, font) for _, text in lines), default=0
+        )
+        width, height = (
+            int(length + 2.5 * size),
+            int((len(lines) + 0.4) * 1.3 * size),
+        )
+        if width <= 0.9 * picture.width and height <= 0.4 * picture.height:
+            break
+    else:
+        return
+    right, low = picture.width - width, picture.height - height
+    corners = [(0, low), (right, low), (0, 0), (right, 0)]
+    x, y = min(
+        corners,
+        key=lambda c: float(
+            hidden[c[1] : c[1] + height, c[0] : c[0] + width].sum()
+        ),
+    )
+    pen.rectangle((x, y, x + width, y + height), fill=(0, 0, 0, 170))
+    for i, (colour, text) in enumerate(lines):
+        top = y + (0.3 + 1.3 * i) * size
+        pen.rectangle(
+            (x + 0.5 * size, top + 0.1 * size, x + 1.4 * size, top + size),
+            fill=colour,
+        )
+        pen.text((x + 1.9 * size, top - 0.1 * size), text, "white", font)
+
+
 @matplotlib.rc_context(STYLE)
 def draw(images: Tensor, masks: Tensor, classes: Sequence[str]) -> Picture:
-    """Draw what explains each image: a column an image, three rows.
+    """Return a figure of what explains each image, a column per image.
 
-    The image; the same, grey, under the mask of each explained class in a
-    colour of its own; and the object kept, the rest black, as the paper
-    draws it (the pixel-wise maximum of the masks).
+    Three rows: the image; the same, grey, under the mask of each explained
+    class in a colour of its own; and the object kept, the rest black, as the
+    paper draws it (the pixel-wise maximum of the masks).
 
     Parameters
     ----------
@@ -191,7 +312,7 @@ def draw(images: Tensor, masks: Tensor, classes: Sequence[str]) -> Picture:
 def strip(
     panels: Sequence[Tensor], titles: Sequence[str], columns: int = 4
 ) -> Picture:
-    """Draw pictures with a title each, ``columns`` to a row.
+    """Return a figure of pictures with a title each, ``columns`` per row.
 
     A panel is an image ``(3, H, W)`` or a mask ``(H, W)``; masks share one
     colour scale from 0 to 1.
@@ -217,9 +338,11 @@ def strip(
 
 @matplotlib.rc_context(STYLE)
 def grid(
-    columns: Mapping[str, Tensor], rows: Sequence[str] | None = None
+    columns: Mapping[str, Tensor],
+    rows: Sequence[str] | None = None,
+    signed: Mapping[str, Tensor] | None = None,
 ) -> Picture:
-    """Draw images and masks side by side: a row an image.
+    """Return a figure of images and masks side by side, a row per image.
 
     Parameters
     ----------
@@ -228,29 +351,46 @@ def grid(
         ``(B, H, W)``, which share one colour scale from 0 to 1.
     rows:
         B names, written at the left.
+    signed:
+        By title: tensors ``(B, 1, h, w)``, for further columns. Each panel
+        has a scale of its own, from minus its largest magnitude (vermilion)
+        to plus (blue); the magnitude is written below.
     """
-    n_rows = len(next(iter(columns.values())))
-    picture_shape = _shape(next(iter(columns.values())))
-    side = (WIDTH - 0.3) / len(columns) * picture_shape
+    signed = signed or {}
+    every = {**columns, **signed}
+    first = next(iter(every.values()))
+    side = (WIDTH - 0.3) / len(every) * _shape(first) + 0.1 * bool(signed)
     masks = any(_is_mask(panels[0]) for panels in columns.values())
-    picture = _picture(n_rows * side + 0.4 + 0.5 * masks, "compressed")
-    axes = picture.subplots(n_rows, len(columns), squeeze=False)
+    height = len(first) * side + 0.4 + 0.1 * bool(signed) + 0.5 * masks
+    picture = _picture(height, "compressed")
+    axes = picture.subplots(len(first), len(every), squeeze=False)
     mask = None
-    for j, (title, panels) in enumerate(columns.items()):
-        axes[0, j].set_title(title, fontsize=11 if len(columns) < 5 else 9)
+    for j, (title, panels) in enumerate(every.items()):
+        axes[0, j].set_title(title, fontsize=11 if len(every) < 5 else 9)
         for i, panel in enumerate(panels):
             shown = _show(axes[i, j], panel)
-            mask = shown if _is_mask(panel) else mask
+            if title in signed:
+                _show_sign(shown, panel)
+            elif _is_mask(panel):
+                mask = shown
     for i, name in enumerate(rows or ()):
-        axes[i, 0].set_ylabel(name)
+        axes[i, 0].set_ylabel(name, fontsize=10)
     if mask is not None:
         _scale(picture, list(axes.flatten()), mask)
     return picture
 
 
+def _show_sign(shown: AxesImage, panel: Tensor) -> None:
+    """Colour a panel by its signs and write its largest magnitude below."""
+    most = float(panel.detach().abs().max())
+    shown.set_cmap(SIGNED)
+    shown.set_clim(-(most or 1), most or 1)
+    shown.axes.set_xlabel(f"± {float(f'{most:.2g}'):g}", fontsize=9)
+
+
 @matplotlib.rc_context(STYLE)
 def curves(history: Sequence[Mapping[str, float]]) -> Picture:
-    """Draw a run's losses against its steps, one panel a term.
+    """Return a figure of a run's losses against its steps, a panel per term.
 
     ``history`` is that of a :class:`explainer.training.Run`: rows with
     ``step`` and, for each term, ``train_TERM`` (the mean since the row
@@ -300,10 +440,11 @@ def bars(
     label: str,
     threshold: float | None = None,
 ) -> Picture:
-    """Draw one group of horizontal bars a name, one bar a series.
+    """Return a figure of horizontal bars: a group per name.
 
-    ``series`` holds values in [0, 1], as many as there are ``names``;
-    ``label`` says what they are; ``threshold`` draws a line.
+    A group has one bar per series. ``series`` holds values in [0, 1], as
+    many as there are ``names``; ``label`` says what they are; ``threshold``
+    draws a line.
     """
     thickness = 0.8 / len(series)
     picture = _picture(0.8 + len(names) * (0.12 + 0.16 * len(series)))
@@ -330,7 +471,9 @@ def intervals(
     panels: Mapping[str, Mapping[str, Sequence[float]]],
     highlight: str | None = None,
 ) -> Picture:
-    """Draw means with their intervals: one panel a metric, a row a name.
+    """Return a figure of means with their intervals, a panel per metric.
+
+    A panel has one row per name.
 
     Parameters
     ----------
@@ -358,4 +501,97 @@ def intervals(
         ax.set_axis_off()
     axes[0].set_yticks(range(len(names)), names)
     axes[0].invert_yaxis()  # shared by all
+    return picture
+
+
+@matplotlib.rc_context(STYLE)
+def lines(
+    panels: Mapping[str, Mapping[str, Sequence[float] | Tensor]],
+    x: Sequence[float] | Tensor,
+    label: str,
+    marks: Mapping[str, float] | None = None,
+) -> Picture:
+    """Return a figure of curves over the same ``x``, one panel below another.
+
+    Parameters
+    ----------
+    panels:
+        By the panel's title: y by the curve's name. A name has one colour
+        in all panels.
+    x, label:
+        Where the curves have their values, and what the axis says.
+    marks:
+        Places on the x axis by name, drawn as dotted verticals.
+    """
+    names = list(dict.fromkeys(n for p in panels.values() for n in p))
+    picture = _picture(0.9 + 1.6 * len(panels))
+    axes = picture.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
+    handles = {}
+    for ax, (title, curves) in zip(axes, panels.items(), strict=True):
+        for name, values in curves.items():
+            (handles[name],) = ax.plot(
+                [float(v) for v in x],
+                [float(v) for v in values],
+                color=COLOURS[names.index(name) % len(COLOURS)],
+                linestyle=("-", "--", "-.", ":")[names.index(name) % 4],
+            )
+        for value in (marks or {}).values():
+            ax.axvline(value, color="#666666", linestyle=":", linewidth=1.5)
+        ax.set_title(title)
+        ax.locator_params(axis="y", nbins=4)
+    for name, value in (marks or {}).items():
+        axes[-1].annotate(
+            name,
+            (value, 0.02),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, 0),
+            textcoords="offset points",
+            fontsize=9,
+            color="#666666",
+        )
+    axes[-1].set_xlabel(label)
+    if len(names) > 1:
+        picture.legend(
+            handles.values(),
+            handles.keys(),
+            loc="outside upper center",
+            ncols=min(4, len(names)),
+        )
+    return picture
+
+
+@matplotlib.rc_context(STYLE)
+def growing(
+    curves: Mapping[str, Mapping[int, float]], x: str, y: str
+) -> Picture:
+    """Return a figure of how costs grow: both axes are logarithmic.
+
+    On such axes a power of x is a straight line, and its slope the power.
+
+    Parameters
+    ----------
+    curves:
+        By name, y by x, both positive.
+    x, y:
+        What the axes say.
+    """
+    picture = _picture(3.7)
+    ax = picture.subplots()
+    for i, (name, xy) in enumerate(curves.items()):
+        ax.plot(
+            list(xy),
+            list(xy.values()),
+            color=COLOURS[i % len(COLOURS)],
+            marker="osD^vP"[i % 6],
+            label=name,
+        )
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ticks = sorted({place for xy in curves.values() for place in xy})
+    ax.set_xticks(ticks, [f"{tick}" for tick in ticks])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel(x)
+    ax.set_ylabel(y)
+    ax.grid(axis="y", color="#dddddd", linewidth=0.8)
+    picture.legend(loc="outside upper center", ncols=3, fontsize=10)
     return picture

@@ -1,4 +1,4 @@
-"""The measuring rod: one function a metric, one number an image.
+"""The metrics of a mask: one function per metric, one value per image.
 
 Most metrics compare a target mask m, ``(B, H, W)`` or ``(B, 1, H, W)`` in
 [0, 1], with the binary union g of the segmented objects, ``truth``

@@ -23,7 +23,7 @@ from explainer.classifiers import (
     lite0_network,
     torchvision_network,
 )
-from explainer.errors import Registry
+from explainer.errors import Registry, UserError
 
 
 def _resize(x: Tensor, size: Sequence[int], corners: bool = False) -> Tensor:
@@ -291,7 +291,16 @@ class DeepLab(nn.Module):
         self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return class logits ``(B, C, H, W)``."""
+        """Return class logits ``(B, C, H, W)``.
+
+        Raises :class:`~explainer.errors.UserError` for one image alone in
+        training: its pooled features leave batch norm nothing to average.
+        """
+        if self.training and len(images) == 1:
+            raise UserError(
+                "DeepLab cannot train on a batch of one image, for batch "
+                "norm needs two; choose a larger batch size, or more images"
+            )
         out: Tensor = self.network((images - self.mean) / self.std)["out"]
         return out
 
@@ -369,18 +378,6 @@ def build_explainer(
     Raises ValueError for an unknown name.
     """
     return NETWORKS[name](n_classes, **options)
-
-
-def layout_of(module: nn.Module) -> torch.memory_format:
-    """Return the memory layout in which a module is to be computed.
-
-    ``channels_last`` for the networks of this package, which are faster in
-    it. A foreign one may flatten its features with ``view``, which fails
-    there, so it keeps the plain layout.
-    """
-    if getattr(module, "channels_last", False):
-        return torch.channels_last
-    return torch.contiguous_format
 
 
 def start_from(network: nn.Module, classifier: nn.Module) -> nn.Module:

@@ -74,8 +74,9 @@ class Preset:
     training that looks at pixel labels. ``seeds`` are the Explainer's:
     where there are several, the reproduction chooses among the runs.
     ``half`` stores float16, half the bytes. ``rtis`` are the weights of the
-    rival's loss. ``fine_tuned_from`` names a preset whose shipped networks
-    all trainings start from.
+    rival's loss; that of its area a reproduction searches for.
+    ``fine_tuned_from`` names a preset whose shipped networks all trainings
+    start from.
     """
 
     data: str
@@ -424,9 +425,6 @@ PRESETS: dict[str, Preset] = {
             smoothness=0.1,
             b=0.2,
         ),
-        # Three times the largest weight that the paper's authors tried:
-        # book/results/rivals_rtis_scenes.json.
-        rtis=RTISWeights(area=3.0),
     ),
     "animals": Preset(
         data="voc2007",
@@ -494,7 +492,6 @@ PRESETS: dict[str, Preset] = {
             smoothness=0.5,
             b=0.5,
         ),
-        rtis=RTISWeights(area=3.0),
     ),
     "voc2007-vgg16": _paper(
         "voc2007",
@@ -582,7 +579,6 @@ PRESETS["shortcut"] = replace(
     ),
     # What a classifier looks at may be far smaller than an object.
     weights=replace(PRESETS["scenes"].weights, a=0.02),
-    rtis=RTISWeights(),
     seeds=(42,),
 )
 

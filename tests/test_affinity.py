@@ -1,11 +1,12 @@
 """Which cells listen to which, and what their logits become."""
 
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from explainer.affinity import affinity, share
+from explainer.affinity import affinity, average_cells, share
 from explainer.model import build_explainer
 
 
@@ -15,6 +16,24 @@ def two_halves(cells: int = 4) -> torch.Tensor:
     picture[:, 0, :, : cells // 2] = 1
     picture[:, 1, :, cells // 2 :] = 1
     return picture
+
+
+def test_means_of_overlapping_cells_by_hand() -> None:
+    """Two cells of three pixels share the middle one."""
+    x = torch.tensor([[[[1.0, 2.0, 6.0]]]])
+    assert average_cells(x, (1, 2)).flatten().tolist() == [1.5, 4.0]
+
+
+@given(
+    st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    st.tuples(st.integers(1, 12), st.integers(1, 12)),
+)
+def test_means_are_those_of_adaptive_pooling(
+    size: tuple[int, int], cells: tuple[int, int]
+) -> None:
+    x = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    expected = F.adaptive_avg_pool2d(x, cells)
+    assert_close(average_cells(x, cells), expected, rtol=0, atol=1e-6)
 
 
 def test_two_cells_by_hand() -> None:

@@ -11,13 +11,17 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from explainer.figures import (
+    BRIGHTER,
     COLOURS,
+    DARKER,
     Picture,
     bars,
     curves,
     draw,
     grid,
+    growing,
     intervals,
+    lines,
     overlay,
     strip,
 )
@@ -175,6 +179,34 @@ def test_the_titles_of_a_grid_are_not_cut_off(n_columns):
     assert max(tops) <= picture.bbox.y1
 
 
+def test_what_is_signed_has_a_symmetric_scale_of_its_own_written_below():
+    force = torch.zeros(2, 1, 4, 4)
+    force[0, 0, 0, 0], force[1, 0, 0, 0] = 0.25, -30
+
+    picture = grid(
+        {"image": torch.rand(2, 3, 8, 8), "m": torch.rand(2, 1, 8, 8)},
+        ("one", "two"),
+        signed={"pull": force},
+    )
+
+    axes = np.array(picture.axes[:6]).reshape(2, 3)
+    limits = [axes[i, 2].get_images()[0].get_clim() for i in (0, 1)]
+    assert limits == [(-0.25, 0.25), (-30, 30)]
+    assert [axes[i, 2].get_xlabel() for i in (0, 1)] == ["± 0.25", "± 30"]
+    assert [ax.get_title() for ax in axes[0]] == ["image", "m", "pull"]
+    assert [axes[i, 0].get_ylabel() for i in (0, 1)] == ["one", "two"]
+    up = axes[0, 2].get_images()[0]
+    assert up.to_rgba(0.25)[:3] == pytest.approx(to_rgb(BRIGHTER), abs=0.01)
+    assert up.to_rgba(-0.25)[:3] == pytest.approx(to_rgb(DARKER), abs=0.01)
+    assert up.to_rgba(0.0)[:3] == pytest.approx((1, 1, 1), abs=0.01)
+
+
+def test_what_is_signed_and_flat_is_drawn_white():
+    picture = grid({}, signed={"pull": torch.zeros(1, 1, 4, 4)})
+
+    assert picture.axes[0].get_images()[0].get_clim() == (-1, 1)
+
+
 def test_curves_have_a_panel_a_term_with_both_parts():
     rows = history(3, ("total", "target_area", "smoothness"))
 
@@ -231,10 +263,50 @@ def test_intervals_have_a_panel_a_metric_and_a_row_a_name():
     assert ours.get_color() != theirs.get_color()
 
 
+def test_a_curve_has_one_colour_in_all_panels():
+    x = [0, 0.5, 1]
+    picture = lines(
+        {
+            "p": {"mean": [0, 1, 2], "black": [0, 0, 0]},
+            "L": {"black": torch.tensor([1.0, 1, 1])},
+        },
+        x,
+        "contrast",
+        {"here": 0.5},
+    )
+
+    top, below = picture.axes
+    assert top.lines[1].get_color() == below.lines[0].get_color()
+    assert top.lines[0].get_color() != below.lines[0].get_color()
+    assert below.lines[0].get_ydata().tolist() == [1, 1, 1]
+    assert below.get_xlabel() == "contrast"
+    assert [t.get_text() for t in below.texts] == ["here"]
+
+
+def test_costs_grow_on_logarithmic_axes() -> None:
+    curves = {"RISE": {32: 1.0, 128: 16.0}, "Grad-CAM": {32: 0.1, 64: 0.2}}
+
+    picture = growing(curves, "pixels", "CPU seconds")
+
+    (ax,) = picture.axes
+    drawn = {line.get_label(): line.get_xydata() for line in ax.lines}
+    assert {k: [tuple(p) for p in v] for k, v in drawn.items()} == {
+        name: list(xy.items()) for name, xy in curves.items()
+    }
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["32", "64", "128"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("pixels", "CPU seconds")
+
+
 EVERY_KIND = {
     "draw": lambda: draw(images(6), torch.rand(6, 3, 8, 8), CLASSES),
     "strip": lambda: strip([*images(4), torch.ones(8, 8)], list("abcde")),
     "grid": lambda: grid({"x": images(3), "m": torch.rand(3, 8, 8)}),
+    "signed": lambda: grid(
+        {"x": images(3)}, signed={"pull": torch.randn(3, 1, 8, 8)}
+    ),
+    "lines": lambda: lines({"y": {"a": [0, 1], "b": [1, 0]}}, [0, 1], "x"),
+    "growing": lambda: growing({"a": {1: 2.0, 3: 4.0}}, "x", "y"),
     "curves": lambda: curves(history(4)),
     "intervals": lambda: intervals({"m": {"a": (0, -1, 1)}}),
     "bars": lambda: bars({"p": [0.1, 0.2, 0.3]}, CLASSES, "p"),

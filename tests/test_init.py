@@ -8,6 +8,7 @@ import pytest
 import explainer
 import explainer.checkpoints
 import explainer.data
+import explainer.explanation
 import explainer.figures
 
 
@@ -16,8 +17,10 @@ def test_every_name_is_that_of_its_module() -> None:
     assert explainer.Pair is explainer.checkpoints.Pair
     assert explainer.Scenes is explainer.data.Scenes
     assert explainer.draw is explainer.figures.draw
+    assert explainer.explain is explainer.explanation.explain
+    assert "rise" in explainer.METHODS
     for name in explainer.__all__:
-        assert callable(getattr(explainer, name)), name
+        assert getattr(explainer, name) is not None
         assert name in dir(explainer)
 
 

@@ -7,20 +7,23 @@ One file a method, one call shape for all::
 ``classifier`` is any module that maps images ``(B, 3, H, W)`` in [0, 1] to
 logits ``(B, C)``; ``targets`` ``(B, C)`` is 1 for the classes to explain and
 0 elsewhere; the masks are ``(B, C, H, W)`` in [0, 1], zero for the other
-classes. A method leaves the classifier (parameters, gradients, buffers, mode,
-hooks) and the global random state as it found them; what is random comes
-from ``generator``, and from a seed of its own without one. All images of a
-batch share the draws, so that each gets the mask that it gets alone.
-``progress`` shows a bar where a method takes its time.
+classes. Targets may have fewer columns than there are logits: then they, and
+the masks, are about the first classes only (:func:`explainer.explain` puts
+those first that are asked for, so that a thousand others take no room). A
+method leaves the classifier (parameters, gradients, buffers, mode, hooks)
+and the global random state as it found them; what is random comes from
+``generator``, and from a seed of its own without one. All images of a batch
+share the draws, so that each gets the mask that it gets alone. ``progress``
+shows a bar where a method takes its time.
 
 ``explainer`` and ``rtis`` need the option ``network``, the trained network;
 ``ground_truth`` needs ``truth``, masks ``(B, C, H, W)``.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from torch import Tensor
-
+from explainer.attribution.common import Method as Method
+from explainer.attribution.common import guarded as guarded
 from explainer.attribution.controls import (
     ellipse,
     ground_truth,
@@ -40,27 +43,29 @@ from explainer.attribution.rise import rise
 from explainer.attribution.rtis import rtis
 from explainer.errors import Registry
 
-Method = Callable[..., Tensor]
-
+_METHODS: dict[str, Method] = {
+    "explainer": explainer,
+    "grad_cam": grad_cam,
+    "rise": rise,
+    "extremal_perturbation": extremal_perturbation,
+    "igos": igos,
+    "rtis": rtis,
+    "zero": zero,
+    "half": half,
+    "one": one,
+    "ellipse": ellipse,
+    "ground_truth": ground_truth,
+    "input_gradient": input_gradient,
+    "integrated_gradients": integrated_gradients,
+}
 METHODS: Registry[Method] = Registry(
     "attribution method",
-    {
-        "explainer": explainer,
-        "grad_cam": grad_cam,
-        "rise": rise,
-        "extremal_perturbation": extremal_perturbation,
-        "igos": igos,
-        "rtis": rtis,
-        "zero": zero,
-        "half": half,
-        "one": one,
-        "ellipse": ellipse,
-        "ground_truth": ground_truth,
-        "input_gradient": input_gradient,
-        "integrated_gradients": integrated_gradients,
-    },
+    {name: guarded(method) for name, method in _METHODS.items()},
 )
-"""Every method by name: the paper's six, the controls, two more."""
+"""Every method by name: the paper's six, the controls, two more.
+
+Each is :func:`~explainer.attribution.common.guarded`.
+"""
 
 PAPER_TITLES: Mapping[str, str] = {
     "explainer": "Explainer",

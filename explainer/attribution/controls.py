@@ -24,6 +24,7 @@ def constant(value: float) -> Callable[..., Tensor]:
         mask = images.new_full(images.shape[-2:], value)
         return mask * targets[:, :, None, None]
 
+    control.__doc__ = f"Return {value:g} everywhere, whatever is shown."
     return control
 
 
@@ -41,11 +42,11 @@ def ellipse(
     generator: torch.Generator | None = None,
     progress: bool = False,
 ) -> Tensor:
-    """Return a centred ellipse for every target class.
+    """Return a centred ellipse: the control to beat.
 
-    Photographers centre their subject, so this is the control to beat. Its
-    semi-axes are ``size`` times half the height and width: at 0.75 it
-    covers 44% of the image. A pixel belongs to it if its centre does.
+    Photographers centre their subject. Its semi-axes are ``size`` times half
+    the height and width: at 0.75 it covers 44% of the image. A pixel belongs
+    to it if its centre does.
     """
     height, width = images.shape[-2:]
     y, x = (
@@ -65,5 +66,5 @@ def ground_truth(
     generator: torch.Generator | None = None,
     progress: bool = False,
 ) -> Tensor:
-    """Return the annotated masks ``truth``, ``(B, C, H, W)``, themselves."""
+    """Return the annotated masks ``truth``, ``(B, C, H, W)``."""
     return truth.to(images) * targets[:, :, None, None]

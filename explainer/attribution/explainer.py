@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from explainer.attribution.common import evaluating
+from explainer.classifiers import layout_of, suited
 
 
 def explainer(
@@ -35,5 +36,7 @@ def explainer(
     Masks ``(B, C, H, W)`` in [0, 1].
     """
     with evaluating(network), torch.no_grad():
-        class_masks: Tensor = network(images).sigmoid()
+        seen = suited(images, network, layout_of(network))
+        logits = network(seen).to(images)
+        class_masks: Tensor = logits.sigmoid()
     return class_masks * targets[:, :, None, None]

@@ -188,7 +188,7 @@ def area_loss(masks: Tensor, areas: Tensor) -> Tensor:
     """
     ascending = masks.flatten(1).sort(dim=1, stable=True).values
     n = ascending.shape[1]
-    zeros = n - (areas * n).round()
+    zeros = n - (areas.float() * n).round()  # more than half can count
     reference = torch.arange(n, device=masks.device) >= zeros[:, None]
     return (ascending - reference.to(masks.dtype)).square().mean(1)
 

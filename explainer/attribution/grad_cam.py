@@ -1,8 +1,11 @@
 """Grad-CAM: weigh the last feature maps by their mean gradient."""
 
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
-from captum.attr import LayerGradCam
 from torch import Tensor, nn
 
 from explainer.attribution.common import (
@@ -10,27 +13,29 @@ from explainer.attribution.common import (
     final_scaling,
     occurring,
 )
+from explainer.classifiers import unfrozen, unwrapped
+from explainer.errors import UserError
+
+PREFIXES = (0, 1, 2, 5, 8, 9)
+"""Tokens before a transformer's grid: class, distillation, registers."""
 
 
 def cam_layer(
     classifier: nn.Module, layer: nn.Module | str | None = None
-) -> nn.Module:
-    """Return the module whose output Grad-CAM weighs.
+) -> nn.Module | None:
+    """Return the module whose output Grad-CAM weighs; None if none is named.
 
     ``layer`` is the module itself, or its dotted name within the
     classifier's ``network`` (within the classifier, if it has none); by
     default the classifier's own ``cam_layer``. Raises ValueError where no
-    layer is known or no module has that name.
+    module has that name.
     """
     if isinstance(layer, nn.Module):
         return layer
+    network = _network(classifier)
     name = layer or getattr(classifier, "cam_layer", "")
     if not name:
-        raise ValueError(
-            f"{type(classifier).__name__} names no cam_layer; pass layer=, "
-            "the last convolutional module or its dotted name"
-        )
-    network = getattr(classifier, "network", classifier)
+        return None
     try:
         return network.get_submodule(name)
     except AttributeError as error:
@@ -40,28 +45,147 @@ def cam_layer(
         ) from error
 
 
+def _network(classifier: nn.Module) -> nn.Module:
+    """Return the network inside a classifier."""
+    inner = unfrozen(classifier)
+    return unwrapped(getattr(inner, "network", inner))
+
+
+def _grid(n: int, height: int, width: int) -> tuple[int, int] | None:
+    """Return the (h, w) of n patches of an image: h w = n, both in scale."""
+    h = round(math.sqrt(n * height / width))
+    w = n // h if h else 0
+    return (h, w) if h * w == n and _in_scale(h, w, height, width) else None
+
+
+def _in_scale(h: int, w: int, height: int, width: int) -> bool:
+    """Tell if h x w cells may lie on an image: square ones, give or take."""
+    near = abs(h - w * height / width)
+    return h <= height and near < (1 if height == width else 1 + h / w)
+
+
+def feature_maps(features: Tensor, height: int, width: int) -> Tensor | None:
+    """Return features as maps ``(B, K, h, w)``; None for no known layout.
+
+    Known are ``(B, K, h, w)``; ``(B, h, w, K)``, as in Swin; and tokens
+    ``(B, N, K)``, as in vision transformers, whose last h w are the grid
+    and whose first (:data:`PREFIXES`) are none. The grid must have the
+    proportions of the image, ``height`` x ``width``: that tells h and w
+    from K.
+    """
+    shape = features.shape
+    if features.ndim == 4 and _in_scale(shape[2], shape[3], height, width):
+        return features
+    if features.ndim == 4 and _in_scale(shape[1], shape[2], height, width):
+        return features.movedim(-1, 1)
+    if features.ndim == 3:
+        for extra in PREFIXES:
+            grid = _grid(shape[1] - extra, height, width)
+            if grid:
+                return features[:, extra:].mT.reshape(*shape[::2], *grid)
+    return None
+
+
+@contextmanager
+def _outputs(
+    modules: Iterator[nn.Module],
+) -> Iterator[list[tuple[nn.Module, Tensor]]]:
+    """Collect what modules return in a forward pass, in order.
+
+    Of a tuple its first item. A module's successors get a copy, so that
+    what they change in place is not what was returned.
+    """
+    seen: list[tuple[nn.Module, Tensor]] = []
+
+    def keep(module: nn.Module, _: object, output: object) -> object:
+        first = output[0] if isinstance(output, tuple) else output
+        if not isinstance(first, Tensor) or not first.requires_grad:
+            return None
+        seen.append((module, first))
+        copy = first.clone()
+        return (copy, *output[1:]) if isinstance(output, tuple) else copy
+
+    hooks = [module.register_forward_hook(keep) for module in modules]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _outside_attention(network: nn.Module) -> Iterator[nn.Module]:
+    """Yield the modules but for those in which patches are mixed."""
+    yield network
+    for child in network.children():
+        name = type(child).__name__.lower()
+        if "attention" not in name and "attn" not in name:
+            yield from _outside_attention(child)
+
+
+def last_feature_layer(classifier: nn.Module, images: Tensor) -> nn.Module:
+    """Return the last module whose output is feature maps that matter.
+
+    Found by a pass of ``images``: the last output that has a grid of more
+    than one cell (:func:`feature_maps`), and on it a gradient of the logits.
+    (A transformer that reads off its class token has none on the patches of
+    its last block but before the attention.) Raises ValueError where there
+    is none.
+    """
+    network = _network(classifier)
+    inputs = images.detach().requires_grad_()
+    with _outputs(_outside_attention(network)) as seen:
+        total = classifier(inputs).sum()
+    size = images.shape[-2:]
+    layers = [
+        (module, output)
+        for module, output in seen
+        if (maps := feature_maps(output, *size)) is not None
+        and maps.shape[-2:].numel() > 1
+        and maps.shape[-2:] != size
+    ]
+    if not layers:
+        raise ValueError(
+            f"{type(network).__name__} names no cam_layer, and none of its "
+            "modules returns feature maps; pass layer=, a module or its "
+            "dotted name, and reshape= if they are of another layout than "
+            "(B, C, H, W)"
+        )
+    gradients = torch.autograd.grad(
+        total, [output for _, output in layers], allow_unused=True
+    )
+    for (module, _), gradient in zip(
+        reversed(layers), reversed(gradients), strict=True
+    ):
+        if gradient is not None:
+            maps = feature_maps(gradient, *size)
+            if maps is not None and maps.any():
+                return module
+    return layers[-1][0]
+
+
 def grad_cam(
     classifier: nn.Module,
     images: Tensor,
     targets: Tensor,
     *,
     layer: nn.Module | str | None = None,
+    reshape: Callable[[Tensor], Tensor] | None = None,
     scaling: str = "min_max",
     power: float = 1.0,
     generator: torch.Generator | None = None,
     progress: bool = False,
 ) -> Tensor:
-    """Return Grad-CAM's masks of the target classes.
+    """Return Grad-CAM: feature maps of a layer, weighed by their gradient.
 
     With A^k the K feature maps of a layer and y_c the logit of class c,
 
     alpha_k = mean over pixels of dy_c / dA^k,
     L_c = ReLU(sum_k alpha_k A^k)
 
-    (Selvaraju et al., *Grad-CAM*, ICCV 2017, eq. 1 and 2; computed by
-    captum), upsampled bilinearly to the size of the image and scaled to
-    [0, 1] by its least and largest value, for each image and class. A map
-    without any positive evidence stays zero.
+    (Selvaraju et al., *Grad-CAM*, ICCV 2017, eq. 1 and 2), upsampled
+    bilinearly to the size of the image and scaled to [0, 1] by its least
+    and largest value, for each image and class. A map without any positive
+    evidence stays zero.
 
     Parameters
     ----------
@@ -71,7 +195,10 @@ def grad_cam(
         ``(B, 3, H, W)`` in [0, 1] and ``(B, C)``, 1 for an asked class.
     layer:
         See :func:`cam_layer`; by default the classifier's last
-        convolutional stage.
+        convolutional stage, or :func:`last_feature_layer`.
+    reshape:
+        Makes ``(B, K, h, w)`` of what the layer returns, where
+        :func:`feature_maps` does not know its layout.
     scaling, power:
         How the map becomes a mask, see
         :func:`~explainer.attribution.common.final_scaling`.
@@ -82,23 +209,68 @@ def grad_cam(
     -------
     Masks ``(B, C, H, W)`` in [0, 1].
 
+    Raises
+    ------
+    ValueError
+        Where no layer is known or its layout is not.
+
     Notes
     -----
-    Departure: the scaling is not in Grad-CAM's paper; it is how Stalder et
+    Departures: the scaling is not in Grad-CAM's paper; it is how Stalder et
     al. turn its map into a mask, before they merge the classes by maximum.
-    Where their map is constant (0 / 0), ours is zero.
+    Where their map is constant (0 / 0), ours is zero. The paper knows
+    convolutions only; tokens of a transformer are read as a map, without
+    those that belong to no place.
     """
     scaled = final_scaling(scaling, power)
     masks = images.new_zeros(*targets.shape, *images.shape[-2:])
-    with evaluating(classifier):
-        cam = LayerGradCam(classifier, cam_layer(classifier, layer))
-        for c, rows in occurring(targets):
-            # The parameters are frozen, so the layer's output has a graph
-            # to differentiate by only if the input asks for gradients.
-            inputs = images[rows].detach().requires_grad_()
-            maps = cam.attribute(inputs, target=c, relu_attributions=True)
-            maps = F.interpolate(
-                maps.detach(), images.shape[-2:], mode="bilinear"
+    if not targets.any():
+        return masks
+
+    def maps_in(features: Tensor) -> Tensor:
+        if reshape is not None:
+            return reshape(features)
+        maps = feature_maps(features, *images.shape[-2:])
+        if maps is None:
+            raise UserError(
+                f"the layer's output {tuple(features.shape)} has no known "
+                "layout: (B, C, H, W), (B, H, W, C), or tokens (B, N, C); "
+                "pass reshape=, a function from it to (B, C, H, W), or "
+                "another layer="
             )
-            masks[rows, c] = scaled(maps.squeeze(1))
+        return maps
+
+    with evaluating(classifier), torch.enable_grad():
+        chosen = cam_layer(classifier, layer) or last_feature_layer(
+            classifier, images[:1]
+        )
+        # The parameters are frozen, so the layer's output has a graph to
+        # differentiate by only if the input asks for gradients.
+        with _outputs(iter([chosen])) as seen:
+            logits = classifier(images.detach().requires_grad_())
+        if not seen:
+            raise UserError(
+                "the layer takes no part in the classifier's answer; pass "
+                "another layer="
+            )
+        _, features = seen[-1]
+        maps = maps_in(features.detach().to(images))
+        for c, rows in occurring(targets):
+            (gradient,) = torch.autograd.grad(
+                logits[rows, c].sum(),
+                features,
+                retain_graph=True,
+                materialize_grads=True,
+            )
+            gradients = maps_in(gradient.to(images))
+            if gradient.any() and not gradients.any():
+                raise UserError(
+                    "the logits depend on tokens of the layer's output that "
+                    "belong to no place, such as the class token; pass an "
+                    "earlier layer=, such as the last block's first norm"
+                )
+            weights = gradients.mean((2, 3), keepdim=True)
+            cam = (weights * maps).sum(1, keepdim=True)[rows].relu()
+            cam = F.interpolate(cam, images.shape[-2:], mode="bilinear")
+            masks[rows, c] = scaled(cam.squeeze(1))
     return masks

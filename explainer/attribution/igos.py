@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from explainer.attribution.common import (
-    channels_last,
     evaluating,
     final_scaling,
     seeded,
@@ -183,7 +182,7 @@ class _Objective:
         seen = torch.lerp(
             self.baselines[:, None], self.images[:, None], shown
         )
-        logits = self.classifier(channels_last((seen + noise).flatten(0, 1)))
+        logits = self.classifier((seen + noise).flatten(0, 1))
         index = self.classes.repeat_interleave(len(SIGNS))[:, None]
         p = logits.softmax(1).gather(1, index).reshape(-1, len(SIGNS))
         signed: Tensor = p @ p.new_tensor(SIGNS)

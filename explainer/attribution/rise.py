@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from explainer.attribution.common import (
-    channels_last,
     evaluating,
     final_scaling,
     seeded,
@@ -141,9 +140,10 @@ def rise(
             masks = shifted_masks(grids[step], shifts[step], height, width)
             for i, image in enumerate(images):
                 views = image.expand(len(masks), -1, -1, -1)
-                f = classifier(channels_last(composite(views, masks, fill)))
+                f = classifier(composite(views, masks, fill))
                 if score == "probability":
                     f = probabilities(classifier, f)
+                f = f[:, : targets.shape[1]]
                 importance[i] += torch.einsum(
                     "nc,nhw->chw", f * targets[i], masks[:, 0]
                 )

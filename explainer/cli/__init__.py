@@ -9,7 +9,12 @@ from explainer.cli import train
 from explainer.cli.ablate import ablate_command
 from explainer.cli.class_scores import class_scores_command
 from explainer.cli.evaluate import evaluate_command
-from explainer.cli.explain import explain_command
+from explainer.cli.explain import (
+    explain_command,
+    methods_command,
+    models_command,
+)
+from explainer.cli.export import export_command
 from explainer.cli.reproduce import reproduce_command
 from explainer.errors import UserError
 
@@ -25,6 +30,9 @@ app.add_typer(train.app, name="train")
 app.command("evaluate")(evaluate_command)
 app.command("class-scores")(class_scores_command)
 app.command("explain")(explain_command)
+app.command("methods")(methods_command)
+app.command("models")(models_command)
+app.command("export")(export_command)
 app.command("ablate")(ablate_command)
 app.command("reproduce")(reproduce_command)
 

@@ -79,8 +79,7 @@ def ablate_command(
             on,
         ),
         path,
-        variants=names,
-        seeds=seeds,
+        seeds=dict.fromkeys(names, seeds),
         notes={"preset": preset},
         progress=True,
     )

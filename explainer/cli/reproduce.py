@@ -16,6 +16,7 @@ from explainer.cli.options import (
     check_limit,
     device_named,
 )
+from explainer.evaluation.methods import BUDGETS
 from explainer.reproduction import (
     Experiment,
     chosen_steps,
@@ -53,6 +54,10 @@ def reproduce_command(
         bool,
         typer.Option("--list", help="Name the steps and say which are done."),
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Name the steps that would run."),
+    ] = False,
     minutes: Annotated[
         float | None,
         typer.Option(
@@ -69,6 +74,15 @@ def reproduce_command(
         ),
     ] = None,
     steps: Steps = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help=(
+                "How long RISE, EP and iGOS++ may take: "
+                f"{', '.join(BUDGETS)}; by default the experiment's own."
+            )
+        ),
+    ] = None,
     precision: Precision = None,
     workers: Workers = None,
     limit: Limit = None,
@@ -80,6 +94,8 @@ def reproduce_command(
     """
     name = preset_of(experiment, classifier)
     check_limit(limit)
+    if budget is not None:
+        BUDGETS.check(budget)
     this = Experiment(
         name,
         changed_preset(
@@ -90,12 +106,14 @@ def reproduce_command(
         limit,
         device_named(device),
         initial_weights,
+        budget,
     )
     plan = chosen_steps(steps_of(this), only or [])
-    if listed:
+    if listed or dry_run:
         for step in plan:
             state = "done" if step.done else "to do"
-            typer.echo(f"{step.name:<16}{state:<8}{step.does}")
+            if listed or not step.done:
+                typer.echo(f"{step.name:<34}{state:<8}{step.does}")
         return
     remember(
         this.out / "experiment.json",
@@ -105,6 +123,7 @@ def reproduce_command(
             "steps": steps,
             "initial_weights": initial_weights,
             "precision": precision,
+            "budget": budget,
         },
     )
     if reproduce(plan, minutes=minutes, say=typer.echo):

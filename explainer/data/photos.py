@@ -6,11 +6,12 @@ import math
 import os
 import warnings
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from explainer.data.base import DataError, Sample, check_file
@@ -22,18 +23,28 @@ from explainer.data.transforms import (
     to_tensor,
 )
 
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
+# Pillow reads AVIF since 11.3.
+AVIF = ("AVIF",) if find_spec("PIL.AvifImagePlugin") else ()
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", *AVIF)
 SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".mpo", ".png", ".gif", ".webp"),
-    *(".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"),
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif"),
+    *(".webp", ".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"),
+    ".avif",
 )
+UNREAD = (
+    *(".heic", ".heif", ".hif", ".jxl", ".jp2", ".psd", ".svg", ".tga"),
+    *(".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"),
+)
+"""Pictures that cannot be read here: named in a folder, not passed over."""
 ORIENTATION = 0x0112
 """Where EXIF tells how the camera was held."""
 MAX_PIXELS = 64_000_000
 """More than this would fill the memory of a small machine."""
 
 
-def load_photo(path: str | Path, size: Size | None = None) -> Tensor:
+def load_photo(
+    path: str | Path | Image.Image, size: Size | None = None
+) -> Tensor:
     """Read a picture as it is meant to be seen.
 
     The camera's rotation (EXIF) is applied, transparent parts show white,
@@ -43,7 +54,8 @@ def load_photo(path: str | Path, size: Size | None = None) -> Tensor:
     Parameters
     ----------
     path:
-        A JPEG, PNG, GIF, WebP, BMP, TIFF or PPM file.
+        A JPEG, PNG, GIF, WebP, BMP, TIFF, PPM or (where Pillow reads it)
+        AVIF file; or a picture that Pillow has opened.
     size:
         Side or (height, width) in pixels; the aspect ratio is not kept.
         None leaves the picture as large as it is.
@@ -60,9 +72,15 @@ def load_photo(path: str | Path, size: Size | None = None) -> Tensor:
         :data:`MAX_PIXELS` pixels (a JPEG: after decoding it at a reduced
         scale that still suffices for ``size``).
     """
-    with decoding(path):
-        pixels = np.asarray(resize(_open(path, size), size))
-    return to_tensor(pixels)
+    if isinstance(path, Image.Image):
+        try:
+            image = _upright(path.copy())
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read: {error}") from error
+    else:
+        with decoding(path):
+            image = _open(path, size)
+    return to_tensor(np.asarray(resize(image, size)))
 
 
 def size_within(path: str | Path, most: int) -> tuple[int, int]:
@@ -75,6 +93,11 @@ def size_within(path: str | Path, most: int) -> tuple[int, int]:
         width, height = file.size
         if file.getexif().get(ORIENTATION, 1) >= 5:  # lies on its side
             width, height = height, width
+    return scaled_within(height, width, most)
+
+
+def scaled_within(height: int, width: int, most: int) -> tuple[int, int]:
+    """Return (height, width) scaled down to ``most`` pixels at most."""
     scale = min(1.0, math.sqrt(most / (width * height)))
     return max(1, int(height * scale)), max(1, int(width * scale))
 
@@ -84,7 +107,31 @@ def _header(path: str | Path) -> Image.Image:
     with warnings.catch_warnings():
         # Our own limit below replaces Pillow's warning.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(path, formats=FORMATS)
+        try:
+            return Image.open(path, formats=FORMATS)
+        except UnidentifiedImageError as error:
+            kind = _container(path)
+            if kind is None:
+                raise
+            raise DataError(
+                f"{path} is a picture of the kind {kind}, which is not read "
+                "here; convert it to JPEG, PNG or WebP"
+            ) from error
+
+
+def _container(path: str | Path) -> str | None:
+    """Name the kind of picture that phones make and Pillow may not read."""
+    with open(path, "rb") as file:
+        head = file.read(32)
+    if head[4:8] != b"ftyp":
+        return None
+    brand = head[8:12]
+    if brand in (b"avif", b"avis"):
+        return "AVIF"
+    heic = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
+    if brand not in heic:
+        return None
+    return "AVIF" if b"avif" in head else "HEIC"
 
 
 def _open(path: str | Path, size: Size | None) -> Image.Image:
@@ -98,10 +145,15 @@ def _open(path: str | Path, size: Size | None) -> Image.Image:
                 f"{path} has {image.width} x {image.height} pixels, more "
                 f"than {MAX_PIXELS // 10**6} million; scale it down first"
             )
-        image.load()
-        # In place, as all that follows: a copy of a large picture is dear.
-        ImageOps.exif_transpose(image, in_place=True)
-        return _rgb(image)
+        return _upright(image)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn a picture as it was held, in RGB; it is changed."""
+    image.load()
+    # In place, as all that follows: a copy of a large picture is dear.
+    ImageOps.exif_transpose(image, in_place=True)
+    return _rgb(image)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -165,11 +217,25 @@ class Photos:
         )
 
 
+def _listed(folder: Path) -> list[Path]:
+    """List the pictures of a folder, also those that cannot be read.
+
+    A file ``._NAME`` is no picture: a Mac's notes on the file NAME, made
+    where it copies to a disk that is not its own.
+    """
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in (*SUFFIXES, *UNREAD)
+        and not path.name.startswith("._")
+    )
+
+
 def _pictures(path: Path) -> list[Path]:
     """List the pictures of a folder, or the one file that a path names."""
     if not path.is_dir():
         return [path]
-    paths = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+    paths = _listed(path)
     if not paths:
         raise DataError(
             f"{path} contains no picture ({', '.join(SUFFIXES)}); "
@@ -186,11 +252,11 @@ MAX_TABLE = 50_000_000
 class LabelledPhotos:
     """A folder of pictures with labels; masks are None.
 
-    Either each class has a subfolder of its name with its pictures in it,
-    or the folder holds a table :data:`TABLE` with the columns ``file``, the
-    path within the folder, and ``labels``, the names of the classes with
-    semicolons between them, or nothing for none. The table counts if there
-    are both.
+    Either each class has a subfolder of its name with its pictures in it
+    (a subfolder without any is a class without pictures), or the folder
+    holds a table :data:`TABLE` with the columns ``file``, the path within
+    the folder, and ``labels``, the names of the classes with semicolons
+    between them, or nothing for none. The table counts if there are both.
 
     Parameters
     ----------
@@ -218,9 +284,13 @@ class LabelledPhotos:
     ) -> None:
         folder = Path(folder)
         table = folder / TABLE
-        rows = _tabled(table) if table.is_file() else _by_subfolder(folder)
-        found = sorted({name for names in rows.values() for name in names})
-        self.classes = tuple(found if classes is None else classes)
+        if table.is_file():
+            rows = _tabled(table)
+            names = {name for names in rows.values() for name in names}
+        else:
+            rows = _by_subfolder(folder)
+            names = {path.name for path in _subfolders(folder)}
+        self.classes = tuple(sorted(names) if classes is None else classes)
         self.size = size
         self._photos = Photos(rows, size)
         self.labels = torch.tensor(
@@ -236,13 +306,21 @@ class LabelledPhotos:
         return self._photos[index]._replace(labels=self.labels[index].clone())
 
 
+def _subfolders(folder: Path) -> list[Path]:
+    """List the subfolders that stand for classes."""
+    return [
+        path
+        for path in (sorted(folder.iterdir()) if folder.is_dir() else ())
+        if path.is_dir() and not path.name.startswith(".")
+    ]
+
+
 def _by_subfolder(folder: Path) -> dict[Path, list[str]]:
     """Return each picture with the name of its subfolder."""
     rows = {
         path: [subfolder.name]
-        for subfolder in (sorted(folder.iterdir()) if folder.is_dir() else ())
-        if subfolder.is_dir() and not subfolder.name.startswith(".")
-        for path in _pictures(subfolder)
+        for subfolder in _subfolders(folder)
+        for path in _listed(subfolder)
     }
     if not rows:
         raise DataError(

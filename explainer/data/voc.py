@@ -337,7 +337,9 @@ def _read_split(listed: Path) -> list[str]:
         )
     try:
         check_file(listed, MAX_ANNOTATION)
-        names = listed.read_text().split()
+        # A name may hold spaces: it is a line.
+        lines = listed.read_text(encoding="utf-8-sig").splitlines()
+        names = [line.strip() for line in lines if line.strip()]
     except (OSError, ValueError) as error:
         raise DataError(
             f"{listed} cannot be read as a list of images ({error}); "

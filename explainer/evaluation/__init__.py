@@ -47,12 +47,14 @@ from explainer.provenance import (
 from explainer.streams import per_image
 
 
-def belief(classifier: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+def mean_probability(
+    classifier: nn.Module, logits: Tensor, targets: Tensor
+) -> Tensor:
     """Return the mean probability of the target classes, ``(B,)``.
 
-    ``images`` is ``(B, 3, H, W)``, ``targets`` ``(B, C)``.
+    ``logits`` are the classifier's, ``(B, C)``; ``targets`` ``(B, C)``.
     """
-    p = probabilities(classifier, classifier(images))
+    p = probabilities(classifier, logits)
     return (p * targets).sum(1) / targets.sum(1)
 
 
@@ -102,7 +104,10 @@ def mask_metrics(
     logits = classifier(composite(images, m, fill))
     table["saliency"] = metrics.saliency(m, logits, targets)
     if settings.steps:
-        score = partial(belief, classifier, targets=targets)
+
+        def score(masked: Tensor) -> Tensor:
+            return mean_probability(classifier, classifier(masked), targets)
+
         rest = (images, m, fill, settings.steps)
         table["insertion"] = metrics.insertion(score, *rest)
         table["deletion"] = metrics.deletion(score, *rest)

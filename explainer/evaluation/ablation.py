@@ -6,42 +6,51 @@ from that over images.
 """
 
 import io
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.ndimage import label
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from explainer.checkpoints import load_explainer
 from explainer.classifiers import Frozen, evaluating
-from explainer.data import LabelledImages, collate
+from explainer.data import Batch, LabelledImages, collate
 from explainer.deadline import check_time
 from explainer.errors import Registry, UserError
-from explainer.evaluation import belief, mask_metrics
+from explainer.evaluation import mask_metrics, mean_probability
 from explainer.evaluation.images import (
     Chosen,
     Selection,
     Settings,
+    batches,
     describe_data,
     device_of,
     select,
     to_device,
 )
-from explainer.evaluation.jsonl import (
-    Row,
-    is_number,
-    measured_rows,
-    open_rows,
-)
+from explainer.evaluation.jsonl import is_number
 from explainer.evaluation.methods import measured_with
 from explainer.evaluation.summary import summarise_seeds
-from explainer.files import DamagedFileError, write_atomically, write_json
-from explainer.losses import LossWeights, area, total_variation
+from explainer.files import (
+    DamagedFileError,
+    read_json,
+    write_atomically,
+    write_json,
+)
+from explainer.losses import (
+    LossWeights,
+    area,
+    area_bound,
+    negative_entropy,
+    total_variation,
+)
 from explainer.masks import (
     complement,
     composite,
@@ -49,6 +58,7 @@ from explainer.masks import (
     non_target_mask,
     target_mask,
 )
+from explainer.model import build_explainer, start_from
 from explainer.presets import Preset
 from explainer.provenance import command_line, describe, environment
 from explainer.streams import per_image
@@ -78,22 +88,35 @@ VARIANTS: Registry[tuple[str, ...]] = Registry(
         "classification+entropy": ("classification", "entropy"),
         "classification+area": ("classification", *AREA),
         "classification+smoothness": ("classification", "smoothness"),
+        "edges": TERMS,
+        "untrained": (),
     },
 )
-"""The terms that each variant of the loss keeps."""
+"""The terms that each variant of the loss keeps.
+
+"edges" keeps all and lets the smoothness know the image's edges, a departure
+(:func:`~explainer.losses.total_variation`); "untrained" is the network that
+the trainings start from."""
+
+EDGES = 20.0
+"""The weight ``edges`` of the variant of that name."""
 
 
 def variant_weights(weights: LossWeights, variant: str) -> LossWeights:
     """Return weights with the terms that a variant lacks set to zero."""
     off = [term for term in TERMS if term not in VARIANTS[variant]]
-    return replace(weights, **dict.fromkeys(off, 0.0))  # type: ignore[arg-type]
+    changes = dict.fromkeys(off, 0.0)
+    if variant == "edges":
+        changes["edges"] = EDGES
+    return replace(weights, **changes)  # type: ignore[arg-type]
 
 
 COLUMNS = (
     *("iou", "iou_50", "class_iou", "mae", "accuracy", "saliency"),
-    *("target_area", "non_target_area", "variation", "kept", "left"),
+    *("target_area", "non_target_area", "bound", "class_blindness"),
+    *("variation", "pieces", "boundary", "kept", "left", "undecided"),
 )
-"""What :func:`network_rows` measures."""
+"""What :func:`score` returns."""
 
 PICTURED = 4
 """The masks themselves are stored for so many images."""
@@ -102,10 +125,10 @@ PICTURED = 4
 def shortened(
     preset: Preset, steps: int, batch_size: int | None = None
 ) -> Preset:
-    """Return a preset whose Explainer is trained for ``steps`` in one stage.
+    """Return a preset that trains its Explainer for ``steps``, in one stage.
 
-    Nothing is done to the weights after the last step; the classifier's
-    training stays. ``batch_size`` is the preset's own by default.
+    Without averaging; the learning rate falls to zero by then. The
+    classifier's training stays. ``batch_size`` is the preset's by default.
     """
     whole = preset.explainer_training
     return replace(
@@ -120,63 +143,121 @@ def shortened(
         ),
         stages=(),
         averaged=1,
-        sharpen=(1.0,),
     )
+
+
+def fresh_network(preset: Preset, classifier: Frozen, seed: int) -> nn.Module:
+    """Return the Explainer network that a training of the preset starts from.
+
+    The global random state is seeded, as a training does in any case.
+    """
+    torch.manual_seed(seed)
+    network = build_explainer(
+        preset.explainer, len(classifier.classes), **preset.explainer_options
+    )
+    if preset.encoder_from_classifier:
+        start_from(network, classifier)
+    return network
 
 
 @torch.no_grad()
-def network_rows(
+def score(
     network: nn.Module,
     classifier: nn.Module,
     data: LabelledImages,
-    images: Mapping[int, Chosen],
+    chosen: Selection,
     settings: Settings,
-    indices: Sequence[int],
-) -> list[Row]:
-    """Return :data:`COLUMNS` of a network's masks, a row per image.
+    weights: LossWeights,
+) -> dict[str, list[float]]:
+    """Return each of :data:`COLUMNS` of a network's masks, image by image.
 
-    Beside metrics of :func:`explainer.evaluation.mask_metrics`:
-    ``class_iou``, the mean of an image's classes if it shows two or more;
-    ``target_area`` and ``non_target_area``, A(m) and A(n); ``variation``,
-    TV(m); ``kept`` and ``left``, the mean probability of the present classes
-    on what m keeps and on what its complement leaves. NaN where undefined.
-
-    ``images`` are by index, ``indices`` those of the batch. Network and
-    classifier answer in eval mode, and are left in the mode they were in.
+    Besides :func:`explainer.evaluation.mask_metrics` there is for each term
+    of the loss what that term is about. Classification: ``kept``, the
+    mean probability of the present classes on what m keeps. Entropy:
+    ``left``, the same on what its complement leaves, and ``undecided``, the
+    entropy there as a share of the greatest possible. Area: ``target_area``
+    and ``non_target_area``, A(m) and A(n); ``bound``, the sum of B(s_c) with
+    the bounds in ``weights``; ``class_blindness``, the share of m that n
+    covers too, 1 for masks that are the same for any class; ``class_iou``,
+    the mean over an image's classes if it shows two or more. Smoothness:
+    ``variation``, TV(m), and of the pixels where m exceeds 1/2 the number of
+    ``pieces`` that hang together and the length of their ``boundary`` in
+    pixels' sides. NaN where undefined. Network and classifier answer in eval
+    mode, and are left in the mode they were in.
     """
-    batch = collate([data[index] for index in indices])
-    batch = to_device(batch, device_of(classifier))
-    x = batch.images
-    targets = torch.stack([images[index].targets for index in indices]).to(x)
-    noise = per_image(settings.seed, indices, "noise")
+    device = device_of(classifier)
+    columns: dict[str, list[float]] = {}
+    indices = [image.index for image in chosen.images]
     with evaluating(network), evaluating(classifier):
-        fill = make_fill(settings.fill, x, classifier, noise)
-        s = network(x).sigmoid()
-        m, n = target_mask(s, targets), non_target_mask(s, targets)
-        table = mask_metrics(classifier, batch, targets, s, fill, settings)
-        kept = composite(x, m, fill)
-        left = composite(x, complement(m), fill)
-        table["kept"] = belief(classifier, kept, targets)
-        table["left"] = belief(classifier, left, targets)
-    several = (~table["class_iou"].isnan()).sum(1) >= 2
-    mean = table["class_iou"].nanmean(1)
-    table["class_iou"] = torch.where(several, mean, torch.nan)
-    table["target_area"] = area(m, "none")
-    table["non_target_area"] = area(n, "none")
-    table["variation"] = total_variation(m, "none")
-    values = {name: table[name].tolist() for name in COLUMNS}
-    return [
-        {"index": index, **{name: values[name][i] for name in COLUMNS}}
-        for i, index in enumerate(indices)
-    ]
+        for start, part in batches(data, indices, settings.batch_size):
+            batch = to_device(part, device)
+            here = chosen.images[start : start + len(batch.images)]
+            values = _scores_of(
+                network, classifier, batch, here, settings, weights
+            )
+            for name, column in values.items():
+                columns.setdefault(name, []).extend(column.tolist())
+    return columns
 
 
-def _is_sound(row: Row) -> bool:
-    """Return whether a row read from disk holds :data:`COLUMNS`."""
-    return all(
-        name in row and (row[name] is None or is_number(row[name]))
-        for name in COLUMNS
+def _scores_of(
+    network: nn.Module,
+    classifier: nn.Module,
+    batch: Batch,
+    chosen: Sequence[Chosen],
+    settings: Settings,
+    weights: LossWeights,
+) -> dict[str, Tensor]:
+    """Return the metrics of a batch, each ``(B,)``."""
+    images = batch.images
+    targets = torch.stack([image.targets for image in chosen]).to(images)
+    indices = [image.index for image in chosen]
+    noise = per_image(settings.seed, indices, "noise")
+    fill = make_fill(settings.fill, images, classifier, noise)
+    class_masks = network(images).sigmoid()
+    table = mask_metrics(
+        classifier, batch, targets, class_masks, fill, settings
     )
+    m = target_mask(class_masks, targets)
+    n = non_target_mask(class_masks, targets)
+
+    kept = classifier(composite(images, m, fill))
+    left = classifier(composite(images, complement(m), fill))
+    several = (~table["class_iou"].isnan()).sum(1) >= 2
+    return {
+        **{k: table[k] for k in ("iou", "iou_50")},
+        "class_iou": torch.where(
+            several, table["class_iou"].nanmean(1), torch.nan
+        ),
+        **{k: table[k] for k in ("mae", "accuracy", "saliency")},
+        "target_area": area(m, "none"),
+        "non_target_area": area(n, "none"),
+        "bound": area_bound(
+            class_masks, targets, weights.a, weights.b, "none"
+        ),
+        "class_blindness": torch.minimum(m, n).sum((1, 2, 3))
+        / m.sum((1, 2, 3)),
+        "variation": total_variation(m, "none"),
+        **outlines(m[:, 0] > 0.5),
+        "kept": mean_probability(classifier, kept, targets),
+        "left": mean_probability(classifier, left, targets),
+        "undecided": negative_entropy(left, "undivided", "none")
+        / -math.log(left.shape[1]),
+    }
+
+
+def outlines(shown: Tensor) -> dict[str, Tensor]:
+    """Return ``pieces`` and ``boundary`` of binary masks ``(B, H, W)``.
+
+    How many parts of an image hang together, by neighbours above, below and
+    beside; and how many pairs of neighbours lie on different sides.
+    """
+    pieces = [int(label(each)[1]) for each in shown.cpu().numpy()]
+    sides = [shown.diff(dim=dim).sum((1, 2)) for dim in (1, 2)]
+    return {
+        "pieces": torch.tensor(pieces, dtype=torch.float32),
+        "boundary": (sides[0] + sides[1]).float(),
+    }
 
 
 @dataclass(frozen=True)
@@ -186,15 +267,14 @@ class Ablation:
     Parameters
     ----------
     preset:
-        Networks, weights and recipe; see :func:`shortened`.
+        Networks, weights and recipe: see :func:`shortened`.
     classifier:
         F, frozen.
     train, val, test:
         The data; only ``test`` needs masks.
     folder:
         Each training has the folder ``VARIANT-SEED`` in it, where it
-        resumes if it was interrupted and is not repeated if it has ended;
-        ``scores.jsonl`` has the rows of single images.
+        resumes if it was interrupted and is not repeated if it has ended.
     device:
         "cpu" or "cuda".
     """
@@ -212,6 +292,83 @@ class Ablation:
         """How masks are measured."""
         return Settings(fill=self.preset.fill, steps=0)
 
+    def fit(
+        self, variant: str, seed: int, progress: bool = False
+    ) -> nn.Module:
+        """Return the network of a variant and a seed, trained or resumed.
+
+        As sharp as it was trained: only the loss differs.
+        """
+        if not VARIANTS[variant]:
+            network = fresh_network(self.preset, self.classifier, seed)
+            return network.to(self.device)
+        preset = replace(
+            self.preset,
+            weights=variant_weights(self.preset.weights, variant),
+            sharpen=(1.0,),
+        )
+        folder = preset.train_explainer(
+            self.folder / f"{variant}-{seed}",
+            self.classifier,
+            self.train,
+            self.val,
+            seed=seed,
+            device=self.device,
+            progress=progress,
+        )
+        return load_explainer(folder).to(self.device)
+
+    def trial(
+        self,
+        variant: str,
+        seed: int,
+        chosen: Selection,
+        progress: bool = False,
+    ) -> dict[str, Any]:
+        """Return ``scores``, as :func:`score`, and the network's ``sha256``.
+
+        Undefined scores are None; the untrained network has no file. All is
+        in ``scores.json`` of the training's folder, the masks of the first
+        images in ``masks.npz``; what is there is not made again.
+
+        Raises :class:`DamagedFileError` where the scores are no scores.
+        """
+        folder = self.folder / f"{variant}-{seed}"
+        weights = asdict(variant_weights(self.preset.weights, variant))
+        asked = {**self.card, "seed": seed, "weights": weights}
+        asked = json.loads(json.dumps(asked))
+        path = folder / "scores.json"
+        stored = read_json(path) if path.exists() else {}
+        if stored.get("settings") != asked:
+            network = self.fit(variant, seed, progress)
+            classifier = self.classifier.to(self.device)
+            columns = score(
+                network,
+                classifier,
+                self.test,
+                chosen,
+                self.settings,
+                self.preset.weights,
+            )
+            masks = mask_pictures(network, self.test, chosen)
+            write_masks(folder / "masks.npz", {variant: masks})
+            stored = {
+                "settings": asked,
+                "sha256": getattr(network, "sha256", None),
+                "scores": {
+                    name: [v if v == v else None for v in column]
+                    for name, column in columns.items()
+                },
+            }
+            write_json(path, stored)
+        n = len(chosen.images)
+        if not _are_scores(stored.get("scores"), n):
+            raise DamagedFileError(
+                f"{path} does not hold the scores of {n} images; delete it "
+                "to have them measured again"
+            )
+        return stored
+
     @property
     def card(self) -> dict[str, Any]:
         """What all trainings have in common."""
@@ -226,38 +383,38 @@ class Ablation:
             "measured": describe(self.settings),
         }
 
-    def fit(
-        self, variant: str, seed: int, progress: bool = False
-    ) -> nn.Module:
-        """Return the network of a variant and a seed, trained or resumed."""
-        preset = replace(
-            self.preset,
-            weights=variant_weights(self.preset.weights, variant),
+
+def _are_scores(content: object, n: int) -> bool:
+    """Return whether JSON content is the scores of n images."""
+    return (
+        isinstance(content, dict)
+        and content.keys() == set(COLUMNS)
+        and all(
+            isinstance(column, list)
+            and len(column) == n
+            and all(value is None or is_number(value) for value in column)
+            for column in content.values()
         )
-        folder = preset.train_explainer(
-            self.folder / f"{variant}-{seed}",
-            self.classifier,
-            self.train,
-            self.val,
-            seed=seed,
-            device=self.device,
-            progress=progress,
-        )
-        return load_explainer(folder).to(self.device)
-
-    @torch.no_grad()
-    def pictures(self, network: nn.Module, chosen: Selection) -> Tensor:
-        """Return m and n of the first images, ``(K, 2, H, W)``."""
-        first = chosen.images[:PICTURED]
-        batch = collate([self.test[image.index] for image in first])
-        labels = torch.stack([image.targets for image in first])
-        with evaluating(network):
-            s = network(batch.images.to(self.device)).sigmoid().cpu()
-        m, n = target_mask(s, labels), non_target_mask(s, labels)
-        return torch.cat([m, n], 1)
+    )
 
 
-def _write_masks(path: Path, masks: Mapping[str, Tensor]) -> None:
+@torch.no_grad()
+def mask_pictures(
+    network: nn.Module, data: LabelledImages, chosen: Selection
+) -> Tensor:
+    """Return m and n of the first :data:`PICTURED` images, ``(K, 2, H, W)``.
+
+    On the CPU.
+    """
+    first = chosen.images[:PICTURED]
+    batch = collate([data[image.index] for image in first])
+    labels = torch.stack([image.targets for image in first])
+    with evaluating(network):
+        s = network(batch.images.to(device_of(network))).sigmoid().cpu()
+    return torch.cat([target_mask(s, labels), non_target_mask(s, labels)], 1)
+
+
+def write_masks(path: Path, masks: Mapping[str, Tensor]) -> None:
     """Write masks by variant, 8 bits per pixel."""
     arrays = {
         name: (255 * values).round().byte().numpy()
@@ -281,8 +438,8 @@ def read_masks(path: Path) -> dict[str, Tensor]:
             }
     except Exception as error:  # zipfile, zlib and NumPy have one each
         raise DamagedFileError(
-            f"{path} cannot be read as masks ({error}); restore it, or run "
-            "the ablation again"
+            f"{path} cannot be read as masks ({error}); restore it, or "
+            "delete the scores.json beside it to have both made again"
         ) from error
 
 
@@ -290,8 +447,7 @@ def ablate(
     experiment: Ablation,
     out: Path,
     *,
-    variants: Sequence[str] = tuple(VARIANTS),
-    seeds: int = 3,
+    seeds: Mapping[str, int],
     notes: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -302,10 +458,10 @@ def ablate(
     out:
         A ``.json`` file for the results; the masks of the first images,
         those of seed 0, go to the ``.npz`` file beside it.
-    variants:
-        Keys of :data:`VARIANTS`.
     seeds:
-        How many; they are 0, 1, ..., the same for all variants.
+        For each variant, a key of
+        :data:`VARIANTS`, how many seeds: they
+        are 0, 1, ..., the same for all variants.
     notes:
         What the card should say besides.
 
@@ -322,8 +478,8 @@ def ablate(
     OutOfTime
         When a time limit has passed; what was trained is kept.
     """
-    VARIANTS.check(*variants)
-    if seeds < 1 or not variants:
+    VARIANTS.check(*seeds)
+    if min(seeds.values(), default=0) < 1:
         raise UserError("an ablation has at least one variant and one seed")
     classifier = experiment.classifier.to(experiment.device)
     chosen = select(classifier, experiment.test, experiment.settings)
@@ -332,31 +488,21 @@ def ablate(
             f"none of the {len(experiment.test)} images has a class and a "
             "mask; choose another split or a higher --limit"
         )
-    file = open_rows(experiment.folder / "scores.jsonl", _is_sound)
     scores: dict[str, list[dict[str, list[float | None]]]] = {}
-    masks: dict[str, Tensor] = {}
     checkpoints = measured_with(classifier)
-    trials = [(v, seed) for seed in range(seeds) for v in variants]
+    most = range(max(seeds.values()))
+    trials = [(v, seed) for seed in most for v in seeds if seed < seeds[v]]
     for variant, seed in tqdm(trials, unit="training", disable=not progress):
         check_time()
-        network = experiment.fit(variant, seed, progress)
-        name = f"{variant}-{seed}"
-        checkpoints[name] = str(network.sha256)
-        settings = {**experiment.card, "network": checkpoints[name]}
-        how = (network, classifier, experiment.test, chosen.by_index)
-        rows = measured_rows(
-            file,
-            name,
-            settings,
-            list(chosen.by_index),
-            partial(network_rows, *how, experiment.settings),
-            batch_size=experiment.settings.batch_size,
-        )
-        columns = {key: [row[key] for row in rows] for key in COLUMNS}
-        scores.setdefault(variant, []).append(columns)
-        if seed == 0:
-            masks[variant] = experiment.pictures(network, chosen)
-    _write_masks(out.with_suffix(".npz"), masks)
+        found = experiment.trial(variant, seed, chosen, progress)
+        scores.setdefault(variant, []).append(found["scores"])
+        if found["sha256"] is not None:
+            checkpoints[f"{variant}-{seed}"] = found["sha256"]
+    masks = {
+        v: read_masks(experiment.folder / f"{v}-0" / "masks.npz")[v]
+        for v in seeds
+    }
+    write_masks(out.with_suffix(".npz"), masks)
     results = {
         "variants": summarise_seeds(scores),
         "pictures": [image.index for image in chosen.images[:PICTURED]],
@@ -364,9 +510,9 @@ def ablate(
             **experiment.card,
             "weights": {
                 v: asdict(variant_weights(experiment.preset.weights, v))
-                for v in variants
+                for v in seeds
             },
-            "seeds": list(range(seeds)),
+            "seeds": list(most),
             "n": len(chosen.images),
             "measured_with": checkpoints,
             "command": command_line(),

@@ -188,14 +188,14 @@ def _is_sound(row: Row, k: int) -> bool:
 
 
 def _on_disk(
-    out: Path, common: Mapping[str, Any]
+    out: Path | None, common: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Return earlier tables, and the checkpoints they were measured with.
 
     ``common`` is what all tables share. Raises :class:`EvaluationError`
     where the file holds tables of other settings, or something else.
     """
-    if not out.exists():
+    if out is None or not out.exists():
         return {}, {}
     tables = read_json(out)
     card = tables.pop("card", None)
@@ -221,7 +221,7 @@ def class_score_tables(
     classifier: nn.Module,
     data: LabelledImages,
     *,
-    out: Path,
+    out: Path | None = None,
     classes: Sequence[str] | None = None,
     limit: int | None = None,
     fill: str = "mean",
@@ -230,7 +230,7 @@ def class_score_tables(
     notes: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Return the class-score tables of methods; write them to ``out``.
+    """Return the class-score tables of methods; write them to a file.
 
     A method is asked for the masks of *all* the classes of the table, in
     the image or not. An image with several of the classes counts in several
@@ -248,7 +248,7 @@ def class_score_tables(
     classifier, data:
         As in :func:`explainer.evaluation.evaluate`; no masks are needed.
     out:
-        A ``.json`` file.
+        A ``.json`` file; None writes nothing.
     classes:
         Names of the tables' rows and columns; by default all.
     limit:
@@ -264,7 +264,7 @@ def class_score_tables(
 
     Returns
     -------
-    The content of ``out``. Under each method's name: ``classes``, the K
+    The content of the file. Under each method's name: ``classes``, the K
     classes; ``columns``, "none" for the unmasked image and the classes;
     ``scores``, K x (1 + K), the mean probability (softmax) of the row's
     class under the mask of the column's, and ``ci``, its bootstrap 95%
@@ -301,7 +301,7 @@ def class_score_tables(
             f"no image shows any of the classes {', '.join(names)}"
         )
     sound = partial(_is_sound, k=len(names))
-    file = open_rows(out.with_suffix(".jsonl"), sound)
+    file = open_rows(out and out.with_suffix(".jsonl"), sound)
     made_with = environment()
     card = {
         **common,
@@ -329,5 +329,6 @@ def class_score_tables(
             "settings": settings,
             "made_with": made_with,
         }
-        write_json(out, {**tables, "card": card})
+        if out is not None:
+            write_json(out, {**tables, "card": card})
     return {**tables, "card": card}

@@ -43,8 +43,9 @@ def is_number(value: object) -> bool:
 class RowFile:
     """Rows on disk, one JSON object per line, and in ``rows``.
 
-    A line counts once its line break is written: opening the file cuts off
-    whatever a killed process left behind the last one.
+    With None for a path they are in ``rows`` alone. A line counts once its
+    line break is written: opening the file cuts off whatever a killed
+    process left behind the last one.
 
     Raises
     ------
@@ -53,15 +54,15 @@ class RowFile:
         another kind, and nothing in it is touched.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         self.path = path
-        content = path.read_bytes() if path.exists() else b""
+        content = path.read_bytes() if path and path.exists() else b""
         end = content.rfind(b"\n") + 1
         lines = content[:end].splitlines()
         self.rows = [self._parse(line, i + 1) for i, line in enumerate(lines)]
         if end == 0 and content[:1] not in (b"", b"{"):
             raise RowsError(f"{path} holds no rows; choose another file")
-        if end < len(content):
+        if path and end < len(content):
             os.truncate(path, end)
 
     def _parse(self, line: bytes, number: int) -> Row:
@@ -95,24 +96,26 @@ class RowFile:
         NaN becomes null. Raises :class:`DiskError` where the disk refuses.
         """
         lines = [json.dumps(_strict(row), allow_nan=False) for row in rows]
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.writelines(f"{line}\n" for line in lines)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise DiskError(self.path, error) from error
+        if self.path is not None:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.writelines(f"{line}\n" for line in lines)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as error:
+                raise DiskError(self.path, error) from error
         written = [json.loads(line) for line in lines]
         self.rows += written
         return written
 
 
-def open_rows(path: Path, sound: Callable[[Row], bool]) -> RowFile:
+def open_rows(path: Path | None, sound: Callable[[Row], bool]) -> RowFile:
     """Return the file of methods' rows at ``path``, after checking it.
 
-    Each line tells a method's settings, or has its ``method``, the image's
-    ``index`` and what ``sound`` asks for. Raises :class:`RowsError`.
+    With None for a path they are kept in memory. Each line tells a method's
+    settings, or has its ``method``, the image's ``index`` and what ``sound``
+    asks for. Raises :class:`RowsError`.
     """
 
     def belongs(row: Row) -> bool:

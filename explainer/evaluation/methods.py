@@ -100,13 +100,13 @@ def attribute(
     return masks.detach()
 
 
-def check_request(methods: Mapping[str, Contender], out: Path) -> None:
+def check_request(methods: Mapping[str, Contender], out: Path | None) -> None:
     """Raise :class:`EvaluationError` for no method, or no ``.json`` file."""
     if "card" in methods or not methods:
         raise EvaluationError(
             "name at least one method, and none of them 'card'"
         )
-    if out.suffix != ".json":
+    if out is not None and out.suffix != ".json":
         raise EvaluationError(f"results go to a .json file, not to {out}")
 
 

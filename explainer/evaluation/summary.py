@@ -269,7 +269,8 @@ def summarise_seeds(
 
     ``scores[variant]`` holds each seed's values by metric. Every variant but
     "full" has, under ``difference``, also the spreads of its values minus
-    those of the full loss, seed by seed and image by image.
+    those of the full loss, seed by seed (those that both have) and image by
+    image.
     """
     results: dict[str, Any] = {}
     for variant, seeds in scores.items():
@@ -278,7 +279,7 @@ def summarise_seeds(
             for metric in seeds[0]
         }
         if variant != "full" and "full" in scores:
-            pairs = list(zip(seeds, scores["full"], strict=True))
+            pairs = list(zip(seeds, scores["full"], strict=False))
             results[variant]["difference"] = {
                 metric: spreads(
                     [_minus(a[metric], b[metric]) for a, b in pairs]

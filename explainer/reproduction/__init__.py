@@ -8,66 +8,25 @@ place, and steps that do not need one another may run side by side.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from explainer.checkpoints import load_classifier
-from explainer.classifiers import Frozen
-from explainer.data import LabelledImages
 from explainer.deadline import OutOfTime, check_time, time_limit
 from explainer.errors import UserError
 from explainer.files import read_json, write_json
-from explainer.presets import PRESETS, Preset
+from explainer.presets import PRESETS
+from explainer.reproduction.experiment import Experiment, Step
+from explainer.reproduction.networks import network_steps
+from explainer.reproduction.trials import trial_steps
 
-
-@dataclass(frozen=True)
-class Experiment:
-    """What is asked for, and where it goes.
-
-    ``limit`` keeps to the first so many images of each split;
-    ``initial_weights`` as in :meth:`Preset.train_classifier`; ``device`` is
-    "cpu", "cuda" or None for the best there is.
-    """
-
-    name: str
-    preset: Preset
-    out: Path
-    root: Path | None = None
-    limit: int | None = None
-    device: str | None = None
-    initial_weights: str | None = None
-
-    def load(self, split: str, download: bool = False) -> LabelledImages:
-        """Return a split of the experiment's data."""
-        return self.preset.load(
-            split, root=self.root, limit=self.limit, download=download
-        )
-
-    @property
-    def classifier(self) -> Frozen:
-        """The classifier that the experiment trained."""
-        return load_classifier(self.out / "classifier")
-
-    @property
-    def notes(self) -> dict[str, Any]:
-        """What the configuration of its trainings says besides."""
-        return {"preset": self.name, "limit": self.limit}
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step: what it does, the file it leaves last, and how to run it."""
-
-    name: str
-    does: str
-    leaves: Path
-    run: Callable[[], object]
-
-    @property
-    def done(self) -> bool:
-        """Whether its file is there; files are written whole or not."""
-        return self.leaves.exists()
+__all__ = [
+    "Experiment",
+    "Step",
+    "chosen_steps",
+    "preset_of",
+    "remember",
+    "reproduce",
+    "steps_of",
+]
 
 
 def preset_of(experiment: str, classifier: str | None) -> str:
@@ -93,59 +52,7 @@ def preset_of(experiment: str, classifier: str | None) -> str:
 
 def steps_of(experiment: Experiment) -> list[Step]:
     """Return the steps of an experiment, in their order, done or not."""
-    preset, out = experiment.preset, experiment.out
-    classifier = Step(
-        "classifier",
-        f"train {preset.classifier}",
-        out / "classifier" / "card.json",
-        lambda: train_classifier(experiment),
-    )
-    networks = [
-        Step(
-            f"{loss}-{seed}",
-            f"train {preset.explainer} with the loss {loss!r}, seed {seed}",
-            out / loss / f"seed-{seed}" / "card.json",
-            lambda loss=loss, seed=seed: train_network(  # type: ignore[misc]
-                experiment, loss, seed
-            ),
-        )
-        for loss, seeds in (
-            ("explainer", preset.seeds),
-            ("rtis", preset.seeds[:1]),
-        )
-        for seed in seeds
-    ]
-    return [classifier, *networks]
-
-
-def train_classifier(experiment: Experiment) -> None:
-    """Train the classifier into ``classifier/``."""
-    given: Any = experiment.initial_weights
-    if given not in (None, "random", "imagenet"):
-        given = Path(given)
-    experiment.preset.train_classifier(
-        experiment.out / "classifier",
-        experiment.load("train"),
-        experiment.load("val"),
-        initial_weights=given,
-        device=experiment.device,
-        notes=experiment.notes,
-    )
-
-
-def train_network(experiment: Experiment, loss: str, seed: int) -> None:
-    """Train a network with one loss and seed into ``LOSS/seed-SEED/``."""
-    experiment.preset.train_explainer(
-        experiment.out / loss / f"seed-{seed}",
-        experiment.classifier,
-        experiment.load("train"),
-        experiment.load("val"),
-        loss=loss,
-        seed=seed,
-        initial_weights=experiment.initial_weights,
-        device=experiment.device,
-        notes=experiment.notes,
-    )
+    return [*network_steps(experiment), *trial_steps(experiment)]
 
 
 def remember(path: Path, asked: Mapping[str, object]) -> None:

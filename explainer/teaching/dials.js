@@ -1,5 +1,5 @@
 // Turns each <div class="dials"> with its JSON into dials that move. Everything
-// shown was computed when the page was built: a setting looks up its frame.
+// shown was computed when the page was built: a position looks up its frame.
 (() => {
   "use strict";
 
@@ -13,8 +13,8 @@
   function start(root) {
     const data = JSON.parse(root.querySelector("script").textContent);
     const { dials, frames } = data;
-    const written = (setting) =>
-      dials.map((d, k) => `${d.name} = ${d.values[setting[k]]}`).join(", ");
+    const written = (position) =>
+      dials.map((d, k) => `${d.name} = ${d.values[position[k]]}`).join(", ");
 
     // How far a frame is from what was asked: the dial just moved counts
     // most, then choices (another image is another question), then the rest.
@@ -32,7 +32,7 @@
       return frames[from.indexOf(Math.min(...from))];
     };
 
-    let setting = data.start;
+    let position = data.start;
 
     // What can be moved
     const group = (className, label) => {
@@ -46,7 +46,7 @@
     const buttons = presets.map(([name, partial]) => {
       const button = add(row, "button", "", name);
       button.type = "button";
-      const target = () => setting.map((i, k) => partial[k] ?? i);
+      const target = () => position.map((i, k) => partial[k] ?? i);
       button.addEventListener("click", () => show(target(), -1));
       return { button, partial };
     });
@@ -67,7 +67,7 @@
         });
       }
       input.addEventListener("input", () => {
-        const asked = [...setting];
+        const asked = [...position];
         asked[k] = Number(input.value);
         show(asked, k);
       });
@@ -98,7 +98,7 @@
       stack.forEach((index, i) => {
         const img = layers.children[i] ?? add(layers, "img");
         if (img.src !== data.pictures[index]) img.src = data.pictures[index];
-        img.alt = i ? "" : `${data.alt} ${title}; ${written(setting)}.`;
+        img.alt = i ? "" : `${data.alt} ${title}; ${written(position)}.`;
         img.style.imageRendering = data.smooth[index] ? "auto" : "pixelated";
       });
       figure.classList.toggle("dials-wide", data.smooth[stack[0]]);
@@ -106,16 +106,16 @@
 
     function show(asked, moved) {
       const frame = nearest(asked, moved);
-      setting = frame.at;
+      position = frame.at;
       controls.forEach(({ input, output }, k) => {
-        const value = dials[k].values[setting[k]];
-        input.value = setting[k];
+        const value = dials[k].values[position[k]];
+        input.value = position[k];
         if (!output) return;
         output.textContent = value;
         input.setAttribute("aria-valuetext", value);
       });
       buttons.forEach(({ button, partial }) => {
-        const on = setting.every((i, k) => (partial[k] ?? i) === i);
+        const on = position.every((i, k) => (partial[k] ?? i) === i);
         button.setAttribute("aria-pressed", on);
       });
       pictures.forEach((picture, i) => draw(picture, frame.pictures[i]));
@@ -126,15 +126,14 @@
         bar.classList.toggle("dials-below", value < 0);
         text.textContent = value.toFixed(data.digits);
       });
-      const exact = asked.every((i, k) => i === setting[k]);
+      const exact = asked.every((i, k) => i === position[k]);
       status.textContent = [
         exact ? "" : `Not computed beforehand: ${written(asked)}.`,
-        `${exact ? "Shown" : "The nearest that was"}: ${written(setting)}.`,
-        frame.text,
+        `${exact ? "Shown" : "The nearest that was"}: ${written(position)}.`,
       ].join(" ").trim();
     }
 
-    show(setting, -1);
+    show(position, -1);
   }
 
   for (const root of document.querySelectorAll(".dials:not([data-ready])")) {

@@ -1,12 +1,14 @@
 """Dials that move on a static page: no kernel, no network.
 
-A page computes a table of frames when it is built, one for each setting of
-its dials that it wants to show; the dials look the frames up. Sliders and
-drop-down lists are the browser's own, so they work with keyboard, mouse,
-finger and screen reader.
+When a page is built, it computes a frame for each position of its dials that
+it wants to show; the dials look the frames up. Sliders and drop-down lists
+are the browser's own, so they work with keyboard, mouse, finger and screen
+reader.
 
     >>> import torch
-    >>> from explainer.teaching.dials import Dial, Frame, settings, static_dials
+    >>> from explainer.teaching.dials import (
+    ...     Dial, Frame, positions, static_dials
+    ... )
     >>> from explainer.teaching.pictures import encode
     >>> mask = torch.rand(64, 64)
     >>> def frame(t):
@@ -14,7 +16,7 @@ finger and screen reader.
     ...     area = float(above.mean())
     ...     return Frame({"m > t": encode(above)}, {"area": area})
     >>> threshold = Dial("threshold", (0.2, 0.5, 0.8), start=0.5)
-    >>> frames = {(t,): frame(t) for (t,) in settings([threshold])}
+    >>> frames = {(t,): frame(t) for (t,) in positions([threshold])}
     >>> page = static_dials([threshold], frames, alt="A mask's threshold.")
 
 A notebook shows ``page`` as it shows a figure.
@@ -29,7 +31,9 @@ from importlib.resources import files
 from itertools import product
 
 Value = float | str
-Setting = tuple[Value, ...]
+Position = tuple[Value, ...]
+"""Where all dials of a page stand: one stop per dial, in their order."""
+
 Stack = str | Sequence[str]
 
 DIGITS = 2
@@ -41,7 +45,8 @@ class Dial:
     """One thing to move: its name, its stops, and where it starts.
 
     Numbers make a slider, names a drop-down list. ``start`` is the first
-    stop unless told otherwise.
+    stop unless told otherwise. Raises ValueError for fewer than two
+    different stops and for a start that is none of them.
     """
 
     name: str
@@ -64,7 +69,7 @@ class Dial:
         return not any(isinstance(value, str) for value in self.values)
 
     def index(self, value: object) -> int:
-        """Return the place of a stop; ValueError for anything else."""
+        """Return the index of a stop; ValueError for anything else."""
         stops = list(self.values)
         if value not in stops:
             raise ValueError(f"dial {self.name!r} has no stop {value!r}")
@@ -73,50 +78,48 @@ class Dial:
 
 @dataclass(frozen=True)
 class Frame:
-    """What one setting shows.
+    """What one position of the dials shows.
 
     Parameters
     ----------
     pictures:
-        By title: a data URI (:mod:`explainer.teaching.pictures` makes them) or a
-        stack of them, lowest first. A URI that
-        occurs in many frames is stored once.
+        By title: a data URI (see :mod:`explainer.teaching.pictures`) or a
+        stack of them, lowest first. A URI that occurs in many frames is
+        stored once.
     numbers:
         By name; drawn as bars that share one scale in all frames.
-    text:
-        A sentence below.
     """
 
     pictures: Mapping[str, Stack] = field(default_factory=dict)
     numbers: Mapping[str, float] = field(default_factory=dict)
-    text: str = ""
 
 
 @dataclass(frozen=True)
 class StaticDials:
     """HTML that a notebook or a page shows."""
 
-    html: str = field(repr=False)  # a megabyte of it, often
+    html: str = field(repr=False)  # often a megabyte
 
     def _repr_html_(self) -> str:
         return self.html
 
 
-def settings(
+def positions(
     dials: Sequence[Dial], pair: tuple[str, str] | None = None
-) -> list[Setting]:
-    """List the settings that are worth computing beforehand.
+) -> list[Position]:
+    """Return the positions that are worth computing beforehand.
 
-    Each slider alone over its stops, the others where they start, and the
-    full grid of the ``pair`` of sliders named; all of it for every
-    combination of the drop-down lists. No setting comes twice.
+    Each slider moves alone over its stops while the others stay where they
+    start. The two sliders named by ``pair`` also move together, over their
+    full grid. All of this for every combination of the drop-down lists; no
+    position comes twice. Raises ValueError where ``pair`` names no slider.
     """
     sliders = [dial for dial in dials if dial.is_slider]
     moved = [{dial.name} for dial in sliders] + ([set(pair)] if pair else [])
     unknown = set(pair or ()) - {dial.name for dial in sliders}
     if unknown:
         raise ValueError(f"no slider is named {unknown.pop()!r}")
-    found: dict[Setting, None] = {}
+    found: dict[Position, None] = {}
     for names in moved or [set()]:
         stops = [
             d.values if d.name in names or not d.is_slider else (d.start,)
@@ -128,7 +131,7 @@ def settings(
 
 def static_dials(
     dials: Sequence[Dial],
-    frames: Mapping[Setting, Frame],
+    frames: Mapping[Position, Frame],
     *,
     alt: str,
     presets: Mapping[str, Mapping[str, Value]] | None = None,
@@ -138,50 +141,50 @@ def static_dials(
     Parameters
     ----------
     dials:
-        In the order of the settings.
+        In the order of the positions.
     frames:
-        By setting, a tuple with one stop per dial (:func:`settings` lists
-        the usual ones). All have the same titles and names. Where a reader
-        asks for a setting without a frame, all dials go to the nearest one
-        with a frame, the one just moved last, and the page says so.
+        By position (:func:`positions` lists the usual ones). All have the
+        same titles and names. Where a reader asks for a position without a
+        frame, the dials go to the nearest one that has a frame, and the page
+        says so. The dial just moved stays where the reader put it, if it
+        can.
     alt:
-        What the pictures show, for people who can't see them; title and
-        setting are appended.
+        What the pictures show, for people who can't see them; the title and
+        the position are appended.
     presets:
-        Buttons, each of which moves the named dials.
+        Buttons by name: the stops to which each moves the named dials.
 
     Raises
     ------
     ValueError
-        Where the frames do not fit the dials or each other.
+        Where the frames do not fit the dials or each other, or where a
+        preset names a dial or a stop that is not there.
     """
     first = _check(dials, frames)
     pictures: dict[str, int] = {}
-    rows = []
-    for setting, frame in frames.items():
-        stacks = (
-            (s,) if isinstance(s, str) else s for s in frame.pictures.values()
-        )
-        rows.append(
-            {
-                "at": _indices(dials, setting),
-                "pictures": [
-                    [pictures.setdefault(uri, len(pictures)) for uri in stack]
-                    for stack in stacks
-                ],
-                "numbers": [
-                    float(f"{v:.6g}") for v in frame.numbers.values()
-                ],
-                "text": frame.text,
-            }
-        )
+    rows = [
+        {
+            "at": _indices(dials, position),
+            "pictures": [
+                [
+                    pictures.setdefault(uri, len(pictures))
+                    for uri in _layers(stack)
+                ]
+                for stack in frame.pictures.values()
+            ],
+            "numbers": [float(f"{v:.6g}") for v in frame.numbers.values()],
+        }
+        for position, frame in frames.items()
+    ]
     values = [v for frame in frames.values() for v in frame.numbers.values()]
     low, high = min([0.0, *values]), max([0.0, *values])
     data = {
         "dials": [
             {
                 "name": dial.name,
-                "values": [_written(v) for v in dial.values],
+                "values": [
+                    v if isinstance(v, str) else f"{v:g}" for v in dial.values
+                ],
                 "slider": dial.is_slider,
             }
             for dial in dials
@@ -223,9 +226,7 @@ def still(frame: Frame, alt: str, span: tuple[float, float]) -> str:
         + "".join(
             f'<img src="{uri}" alt="{escape(f"{alt} {title}.") * (i == 0)}" '
             'style="image-rendering: pixelated">'
-            for i, uri in enumerate(
-                [stack] if isinstance(stack, str) else stack
-            )
+            for i, uri in enumerate(_layers(stack))
         )
         + f"</div><figcaption>{escape(title)}</figcaption></figure>"
         for title, stack in frame.pictures.items()
@@ -242,29 +243,32 @@ def still(frame: Frame, alt: str, span: tuple[float, float]) -> str:
     return (
         f"<style>{_file('dials.css')}</style>"
         f'<div class="dials"><div class="dials-pictures">{pictures}</div>'
-        f'<div class="dials-bars">{bars}</div>'
-        f'<p class="dials-status">{escape(frame.text)}</p></div>'
+        f'<div class="dials-bars">{bars}</div></div>'
     )
 
 
-def _check(dials: Sequence[Dial], frames: Mapping[Setting, Frame]) -> Frame:
-    """Return the first frame of a table that fits its dials."""
+def _layers(stack: Stack) -> Sequence[str]:
+    return (stack,) if isinstance(stack, str) else stack
+
+
+def _check(dials: Sequence[Dial], frames: Mapping[Position, Frame]) -> Frame:
+    """Return the first of the frames, once all of them fit their dials."""
     start = tuple(dial.start for dial in dials)
     if start not in frames:
-        raise ValueError(f"no frame for the setting at the start, {start}")
+        raise ValueError(f"no frame for the dials at their start, {start}")
     first = next(iter(frames.values()))
-    for setting, frame in frames.items():
-        _indices(dials, setting)
+    for position, frame in frames.items():
+        _indices(dials, position)
         if (list(frame.pictures), list(frame.numbers)) != (
             list(first.pictures),
             list(first.numbers),
         ):
             raise ValueError(
-                f"the frame of {setting} has other pictures or numbers "
+                f"the frame of {position} has other pictures or numbers "
                 "than the first"
             )
     for k, dial in enumerate(dials):
-        missing = set(dial.values) - {setting[k] for setting in frames}
+        missing = set(dial.values) - {position[k] for position in frames}
         if missing:
             raise ValueError(
                 f"no frame has {dial.name!r} at {sorted(missing, key=str)}"
@@ -272,16 +276,16 @@ def _check(dials: Sequence[Dial], frames: Mapping[Setting, Frame]) -> Frame:
     return first
 
 
-def _indices(dials: Sequence[Dial], setting: Setting) -> list[int]:
-    if len(setting) != len(dials):
-        raise ValueError(f"{setting} is not one value per dial")
-    return [d.index(v) for d, v in zip(dials, setting, strict=True)]
+def _indices(dials: Sequence[Dial], position: Position) -> list[int]:
+    if len(position) != len(dials):
+        raise ValueError(f"{position} is not one value per dial")
+    return [d.index(v) for d, v in zip(dials, position, strict=True)]
 
 
 def _moves(
     dials: Sequence[Dial], moves: Mapping[str, Value]
 ) -> dict[int, int]:
-    """Return the places that a preset moves its dials to."""
+    """Return a preset's stops as indices: by that of the dial, the stop's."""
     places = {dial.name: k for k, dial in enumerate(dials)}
     for name in moves:
         if name not in places:
@@ -291,12 +295,6 @@ def _moves(
     return {places[n]: dials[places[n]].index(v) for n, v in moves.items()}
 
 
-def _written(value: Value) -> str:
-    return value if isinstance(value, str) else f"{value:g}"
-
-
 @cache
 def _file(name: str) -> str:
-    return (
-        files("explainer.teaching").joinpath(name).read_text(encoding="utf-8")
-    )
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")

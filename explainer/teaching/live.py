@@ -1,13 +1,15 @@
 """The playground with a kernel: every slider redraws the mask.
 
 Built of ipywidgets (``pip install "explainer-book[book]"``) for JupyterLab,
-VS Code and Colab. All it computes is done by :mod:`explainer.teaching.playground`.
+VS Code and Colab. :mod:`explainer.teaching.playground` computes what it
+shows.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from html import escape
+from typing import Any
 
 import ipywidgets as widgets
 import torch
@@ -18,17 +20,35 @@ from explainer.data import LabelledImages
 from explainer.losses import LossWeights
 from explainer.teaching.dials import Frame, still
 from explainer.teaching.display import table
-from explainer.teaching.pictures import overlay
+from explainer.teaching.pictures import overlay_layers
 from explainer.teaching.playground import (
+    DIALS,
     STEPS,
+    STOPS,
+    TERMS,
     FineTuned,
     fine_tune,
     optimise_mask,
+    playground_frames,
 )
-from explainer.teaching.playground_page import NAMES, STOPS, TERMS, redraw
 
 SPAN = (-0.4, 1.0)
 """Of the bars: L_e is never below -log(C) / C, at least -0.37."""
+
+LOOKS: dict[str, Any] = {
+    "continuous_update": False,  # one redraw per move
+    "readout_format": ".2f",
+    "style": {"description_width": "7.5rem"},
+    "layout": {"width": "95%"},
+}
+
+COLUMNS = {
+    "grid_template_columns": (
+        "repeat(auto-fit, minmax(min(100%, 24rem), 1fr))"
+    ),
+    "width": "100%",
+}
+"""A layout: as many columns as there is room for."""
 
 
 class Playground:
@@ -36,7 +56,7 @@ class Playground:
 
     The first tab optimises a mask for one image whenever a slider stops.
     The second one fine-tunes a copy of the Explainer under the same weights.
-    What goes wrong is shown in the message and raised.
+    An error is shown in the message and raised.
 
     Parameters
     ----------
@@ -72,9 +92,8 @@ class Playground:
         self._waiting = False
 
         start = next(iter(presets.values()))
-        names = [f"image {i + 1}" for i in range(len(images))]
         self.image = widgets.Dropdown(
-            options=[(name, i) for i, name in enumerate(names)],
+            options=[(f"image {i + 1}", i) for i in range(len(images))],
             description="image",
         )
         self.preset = widgets.Dropdown(
@@ -85,20 +104,13 @@ class Playground:
                 value=bool(labels[0, c]),
                 description=name,
                 indent=False,
-                layout=widgets.Layout(width="auto"),
+                layout={"width": "auto"},
             )
             for c, name in enumerate(train.classes)
         ]
         self.sliders = {
-            field: _slider(
-                name,
-                getattr(start, field),
-                max(
-                    STOPS[field][-1],
-                    *(getattr(w, field) for w in presets.values()),
-                ),
-            )
-            for field, name in NAMES.items()
+            field: self._slider(field, start)
+            for field in DIALS
             if field not in ("a", "b")
         }
         # One slider with two handles: a never passes b.
@@ -108,31 +120,27 @@ class Playground:
             max=1,
             step=0.01,
             description="a, b",
-            readout_format=".2f",
-            **_looks(),
+            **LOOKS,
         )
-        self.view = widgets.HTML()
-        self.message = widgets.HTML()
-
+        self.view, self.message = widgets.HTML(), widgets.HTML()
         self.tuning_steps = widgets.IntSlider(
-            200, 20, 500, 20, description="steps", **_looks()
+            200,
+            20,
+            500,
+            20,
+            description="steps",
+            **{**LOOKS, "readout_format": "d"},
         )
         self.button = widgets.Button(
             description="Fine-tune", button_style="primary"
         )
-        self.progress = widgets.IntProgress(
-            0, 0, 1, layout=widgets.Layout(width="100%")
-        )
+        self.progress = widgets.IntProgress(0, 0, 1, layout={"width": "100%"})
         self.result = widgets.HTML()
         self.box = self._arranged()
 
         self.image.observe(self._guarded(self._choose_image), "value")
         self.preset.observe(self._guarded(self._choose_preset), "value")
-        for control in (
-            *self.targets,
-            *self.sliders.values(),
-            self.bounds,
-        ):
+        for control in (*self.targets, *self.sliders.values(), self.bounds):
             control.observe(self._guarded(self.redraw), "value")
         self.button.on_click(self._guarded(self.tune))
         self.redraw()
@@ -142,48 +150,52 @@ class Playground:
 
         display(self.box)  # type: ignore[no-untyped-call]
 
+    def _slider(self, field: str, start: LossWeights) -> widgets.FloatSlider:
+        """Return a slider that reaches the stops and all presets."""
+        of_presets = [getattr(w, field) for w in self.presets.values()]
+        largest = max(STOPS[field][-1], *of_presets)
+        return widgets.FloatSlider(
+            value=getattr(start, field),
+            min=0,
+            max=largest,
+            step=0.1 if largest > 2 else 0.01,
+            description=DIALS[field],
+            **LOOKS,
+        )
+
     def _arranged(self) -> widgets.Widget:
-        wrap = widgets.Layout(
-            grid_template_columns=(
-                "repeat(auto-fit, minmax(min(100%, 24rem), 1fr))"
+        classes = widgets.Box(
+            [widgets.HTML("target classes"), *self.targets],
+            layout={"flex_flow": "row wrap", "grid_gap": "8px"},
+        )
+        one = [
+            widgets.GridBox([self.image, self.preset], layout=COLUMNS),
+            classes,
+            widgets.GridBox(
+                [*self.sliders.values(), self.bounds], layout=COLUMNS
             ),
-            width="100%",
+            self.view,
+        ]
+        two = [
+            widgets.HTML(
+                "Train a copy of the Explainer under the weights of the "
+                "first tab; its masks of held-out images, before and after."
+            ),
+            self.tuning_steps,
+            self.button,
+            self.progress,
+            self.result,
+        ]
+        tabs = widgets.Tab(
+            [widgets.VBox(one), widgets.VBox(two)],
+            titles=["One image", "Fine-tune"],
         )
-        one = widgets.VBox(
-            [
-                widgets.GridBox([self.image, self.preset], layout=wrap),
-                widgets.Box(
-                    [widgets.HTML("target classes"), *self.targets],
-                    layout=widgets.Layout(
-                        flex_flow="row wrap", grid_gap="8px"
-                    ),
-                ),
-                widgets.GridBox(
-                    [*self.sliders.values(), self.bounds], layout=wrap
-                ),
-                self.view,
-            ]
-        )
-        two = widgets.VBox(
-            [
-                widgets.HTML(
-                    "Train a copy of the Explainer under the weights of the "
-                    "first tab; its masks of held-out images, before and "
-                    "after."
-                ),
-                self.tuning_steps,
-                self.button,
-                self.progress,
-                self.result,
-            ]
-        )
-        tabs = widgets.Tab([one, two], titles=["One image", "Fine-tune"])
         return widgets.VBox([self.message, tabs])
 
     def _guarded(
         self, action: Callable[[], None]
     ) -> Callable[[object], None]:
-        """Return a callback that shows an exception before it goes on."""
+        """Return a callback that shows an exception before raising it."""
 
         def callback(_: object) -> None:
             self.message.value = ""
@@ -234,7 +246,7 @@ class Playground:
         if self._waiting:
             return
         i = self.image.value
-        image = self.images[i : i + 1]
+        image, explained = self.images[i : i + 1], self.explained[i : i + 1]
         labels = image.new_tensor([[t.value for t in self.targets]])
         optimised = optimise_mask(
             self.classifier,
@@ -244,13 +256,8 @@ class Playground:
             steps=self.steps,
             fill=self.fill,
         )
-        (frame,) = redraw(
-            self.classifier,
-            image,
-            labels,
-            optimised,
-            self.explained[i : i + 1],
-            self.fill,
+        (frame,) = playground_frames(
+            self.classifier, image, labels, optimised, explained, self.fill
         )
         self.view.value = still(frame, "A picture and its mask.", SPAN)
 
@@ -258,10 +265,6 @@ class Playground:
         """Fine-tune a copy of the network; show it before and after."""
         self.button.disabled = True
         self.progress.value, self.progress.max = 0, self.tuning_steps.value
-
-        def on_progress(step: int) -> None:
-            self.progress.value = step
-
         try:
             tuned = fine_tune(
                 self.network,
@@ -272,57 +275,34 @@ class Playground:
                 weights=self.weights,
                 steps=self.tuning_steps.value,
                 fill=self.fill,
-                on_progress=on_progress,
+                on_progress=lambda step: self.progress.set_trait(
+                    "value", step
+                ),
             )
         finally:
             self.button.disabled = False
         self.result.value = self._compared(tuned)
 
     def _compared(self, tuned: FineTuned) -> str:
-        """Return both networks' masks and terms as HTML."""
-        rows = {
-            name: [float(o.terms[term].mean()) for o in tuned[1:]]
+        """Return the terms and masks of before and after as HTML."""
+        looks = {"before": tuned.before, "after": tuned.after}
+        terms = {
+            name: [float(o.terms[term].mean()) for o in looks.values()]
             for term, name in TERMS.items()
         }
-        pictures = [
-            "<h4>{}</h4>{}".format(
-                when,
-                still(
-                    Frame(
-                        {
-                            f"image {i + 1}": overlay(
-                                image, masks[self.labels[i] > 0]
-                            )
-                            for i, (image, masks) in enumerate(
-                                zip(self.images, o.class_masks, strict=True)
-                            )
-                        }
-                    ),
-                    f"Masks {when} fine-tuning.",
-                    SPAN,
-                ),
-            )
-            for when, o in zip(("before", "after"), tuned[1:], strict=True)
-        ]
-        terms = table(["before", "after"], rows, digits=3)._repr_html_()
-        return "".join([terms, *pictures])
-
-
-def _looks() -> dict[str, object]:
-    return {
-        "continuous_update": False,  # one redraw a move
-        "style": {"description_width": "7.5rem"},
-        "layout": widgets.Layout(width="95%"),
-    }
-
-
-def _slider(name: str, value: float, largest: float) -> widgets.FloatSlider:
-    return widgets.FloatSlider(
-        value=value,
-        min=0,
-        max=largest,
-        step=0.1 if largest > 2 else 0.01,
-        description=name,
-        readout_format=".2f",
-        **_looks(),
-    )
+        html = table(list(looks), terms, digits=3)._repr_html_()
+        for when, optimised in looks.items():
+            masks = {
+                f"image {i + 1}": overlay_layers(image, of_classes[y > 0])
+                for i, (image, of_classes, y) in enumerate(
+                    zip(
+                        self.images,
+                        optimised.class_masks,
+                        self.labels,
+                        strict=True,
+                    )
+                )
+            }
+            html += f"<h4>{when}</h4>"
+            html += still(Frame(masks), f"Masks {when} fine-tuning.", SPAN)
+        return html

@@ -1,9 +1,9 @@
 """Small pictures as data URIs, for pages that hold many of them.
 
-Matplotlib takes a tenth of a second and tens of kilobytes for a figure; a
-page of dials has hundreds. Here a mask is a PNG of few colours at its own
-resolution, and what many pictures share (the image below the masks) is a
-layer of its own, which :mod:`explainer.teaching.dials` stores once.
+A figure of matplotlib takes a tenth of a second and tens of kilobytes, and a
+page of dials shows hundreds of pictures. Here a mask is a PNG of few colours
+at its own resolution. What many pictures share, such as the image below the
+masks, is a layer of its own: :mod:`explainer.teaching.dials` stores it once.
 """
 
 import base64
@@ -18,20 +18,19 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 from torch import Tensor
 
-from explainer import figures
-from explainer.figures import COLOURS
+from explainer.figures import BRIGHTER, COLOURS, DARKER, overlay
 
 LEVELS = 32
-"""Steps between 0 and 1 of a mask: what the eye tells, in few bytes."""
+"""Steps between 0 and 1 of a mask: as many as one sees, in few bytes."""
 
 
 def encode(panel: Tensor) -> str:
     """Return an image or a mask as a data URI of a PNG.
 
     ``panel`` is an image ``(3, H, W)`` or a mask ``(H, W)`` or
-    ``(1, H, W)``, in [0, 1]; a mask is drawn in the colours of
-    :mod:`explainer.figures`, in :data:`LEVELS` steps. One pixel stays one
-    pixel: the page scales.
+    ``(1, H, W)``, in [0, 1]. A mask is drawn in the colours of
+    :mod:`explainer.figures`, in :data:`LEVELS` steps. The PNG has H x W
+    pixels; the page scales it.
     """
     pixels = panel.detach().float().cpu().clamp(0, 1)
     if pixels.ndim == 3 and len(pixels) == 3:
@@ -43,10 +42,10 @@ def encode(panel: Tensor) -> str:
 
 
 def layer(mask: Tensor, colour: str = "#000000", opacity: float = 1.0) -> str:
-    """Return a transparent PNG: ``colour``, as dense as the mask is high.
+    """Return a transparent PNG in one colour, opaque where a mask is 1.
 
-    ``mask`` is ``(H, W)`` or ``(1, H, W)`` in [0, 1]; where it is 1 the
-    layer hides what lies below by ``opacity``.
+    ``mask`` is ``(H, W)`` or ``(1, H, W)`` in [0, 1]; ``opacity`` is that
+    of a pixel where it is 1.
     """
     picture = _levels(mask.detach().float().cpu().clamp(0, 1))
     ink = [round(255 * x) for x in to_rgb(colour)]
@@ -55,28 +54,40 @@ def layer(mask: Tensor, colour: str = "#000000", opacity: float = 1.0) -> str:
     return _png(picture, transparency=steps.tobytes())
 
 
-def overlay(
+def overlay_layers(
     image: Tensor, masks: Tensor, colours: Sequence[str] = COLOURS
 ) -> list[str]:
-    """Return the layers of :func:`explainer.figures.overlay`.
+    """Return :func:`explainer.figures.overlay` as layers, lowest first.
 
-    ``image`` is ``(3, H, W)``, ``masks`` ``(K, H, W)``: the image pale and
-    grey, and above it one layer per mask. As layers the image is stored
-    once for all frames of a page.
+    The image, pale and grey, then one layer per mask. ``image`` is
+    ``(3, H, W)``, ``masks`` ``(K, H, W)``.
     """
-    pale = encode(
-        figures.overlay(image, image.new_zeros(0, *image.shape[1:]))
-    )
+    pale = encode(overlay(image, image.new_zeros(0, *image.shape[1:])))
     inks = zip(masks, colours, strict=False)
     return [pale, *(layer(mask, ink, 0.85) for mask, ink in inks)]
 
 
-def kept(image: Tensor, mask: Tensor) -> list[str]:
+def kept_layers(image: Tensor, mask: Tensor) -> list[str]:
     """Return layers that keep the image where the mask is 1, on black.
 
     ``image`` is ``(3, H, W)``, ``mask`` ``(H, W)`` or ``(1, H, W)``.
     """
     return [encode(image), layer(1 - mask)]
+
+
+def pull_layers(image: Tensor, pull: Tensor, most: float) -> list[str]:
+    """Return a pull on a mask as layers over its pale image.
+
+    ``image`` is ``(3, H, W)``, ``pull`` ``(h, w)`` or ``(1, h, w)``, blue
+    where it is positive and vermilion where negative. A magnitude of
+    ``most`` or more is drawn at full strength.
+    """
+    strength = (pull / most).detach().cpu()
+    return [
+        *overlay_layers(image, image.new_zeros(0, *image.shape[1:])),
+        layer(strength.clamp(0, 1), BRIGHTER, 0.9),
+        layer((-strength).clamp(0, 1), DARKER, 0.9),
+    ]
 
 
 def _levels(mask: Tensor) -> Image.Image:
@@ -98,99 +109,95 @@ def _magma() -> list[int]:
 def _png(picture: Image.Image, **options: object) -> str:
     content = io.BytesIO()
     picture.save(content, "PNG", optimize=True, **options)
-    return "data:image/png;base64," + base64.b64encode(
-        content.getvalue()
-    ).decode("ascii")
+    return _uri("png", content.getvalue())
 
 
-PLOT_WIDTH, PLOT_HEIGHT = 360, 230
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
 LEFT, RIGHT, TOP, BOTTOM = 44, 350, 34, 192
+"""Where 0 and 1 are on the axes of :func:`plot`, in pixels."""
+
+TICKS = {0: "0", 0.5: "0.5", 1: "1"}
 
 
 def plot(
-    lines: Mapping[str, Sequence[float] | Tensor],
+    lines: Mapping[str, Sequence[float]],
     *,
     x: str,
     y: str,
     above: Mapping[tuple[str, str], str] | None = None,
 ) -> str:
-    """Return lines as a data URI of an SVG, about a kilobyte each.
-
-    Both axes go from 0 to 1.
+    """Return lines as a data URI of an SVG of about a kilobyte.
 
     Parameters
     ----------
     lines:
-        Values by name, evenly spaced along x. Give a hundred or so.
+        Values in [0, 1] by name, evenly spaced along x from 0 to 1; two or
+        more each, a hundred look smooth.
     x, y:
         What the axes are.
     above:
         Colours by pairs of names: shades where the first line lies above
         the second.
     """
-
-    def right(value: float) -> float:
-        return round(LEFT + value * (RIGHT - LEFT), 1)
-
-    def up(value: float) -> float:
-        return round(BOTTOM - value * (BOTTOM - TOP), 1)
-
-    def text(
-        where: tuple[float, float],
-        words: str,
-        anchor: str = "middle",
-        colour: str = "#333",
-    ) -> str:
-        return (
-            f'<text x="{where[0]}" y="{where[1]}" text-anchor="{anchor}" '
-            f'fill="{colour}">{escape(words)}</text>'
-        )
-
-    def path(values: Sequence[float]) -> list[tuple[float, float]]:
-        last = max(1, len(values) - 1)
-        points = [
-            (right(i / last), up(float(v))) for i, v in enumerate(values)
-        ]
-        inner = zip(points, points[1:], points[2:], strict=False)
-        # A level stretch is told by its ends.
-        bends = [q for p, q, r in inner if not p[1] == q[1] == r[1]]
-        return [points[0], *bends, *points[1:][-1:]]
-
-    def written(points: Sequence[tuple[float, float]]) -> str:
-        return " ".join(f"{px},{py}" for px, py in points)
-
-    parts = [
-        f'<path d="M{LEFT} {TOP}V{BOTTOM}H{RIGHT}" stroke="#666" '
-        'fill="none"/>',
-        text(((LEFT + RIGHT) / 2, PLOT_HEIGHT - 6), x),
-        text((4, TOP - 18), y, "start"),
-    ]
-    for value in (0, 0.5, 1):
-        parts.append(text((right(value), BOTTOM + 17), f"{value:g}"))
-        parts.append(text((LEFT - 6, up(value) + 4), f"{value:g}", "end"))
+    shapes = []
     for (one, other), colour in (above or {}).items():
-        low = [float(v) for v in lines[other]]
-        high = [
-            max(float(v), w) for v, w in zip(lines[one], low, strict=True)
-        ]
-        points = written([*path(high), *reversed(path(low))])
-        parts.append(
-            f'<polygon points="{points}" fill="{colour}" opacity="0.35"/>'
+        upper = map(max, lines[one], lines[other])
+        outline = [*_points(list(upper)), *reversed(_points(lines[other]))]
+        shapes.append(
+            f'<polygon points="{" ".join(outline)}" fill="{colour}" '
+            'opacity="0.35"/>'
         )
+    words = [
+        _text((LEFT + RIGHT) / 2, 224, x),
+        _text(4, TOP - 18, y, "start"),
+        *(
+            _text(LEFT + at * (RIGHT - LEFT), BOTTOM + 17, tick)
+            for at, tick in TICKS.items()
+        ),
+        *(
+            _text(LEFT - 6, BOTTOM + 4 - at * (BOTTOM - TOP), tick, "end")
+            for at, tick in TICKS.items()
+        ),
+    ]
     for k, (name, values) in enumerate(lines.items()):
         colour = COLOURS[k % len(COLOURS)]
-        points = written(path([float(v) for v in values]))
-        parts.append(
-            f'<polyline points="{points}" fill="none" stroke="{colour}" '
-            'stroke-width="2.5"/>'
+        shapes.append(
+            f'<polyline points="{" ".join(_points(values))}" fill="none" '
+            f'stroke="{colour}" stroke-width="2.5" '
+            'vector-effect="non-scaling-stroke"/>'
         )
-        parts.append(text((RIGHT, TOP + 14 + 17 * k), name, "end", colour))
+        words.append(_text(RIGHT, TOP + 14 + 17 * k, name, "end", colour))
     svg = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{PLOT_WIDTH}" '
-        f'height="{PLOT_HEIGHT}" viewBox="0 0 {PLOT_WIDTH} {PLOT_HEIGHT}" '
-        'font-family="sans-serif" font-size="13">'
-        f'<rect width="100%" height="100%" fill="#fff"/>'
-        f"{''.join(parts)}</svg>"
+        '<svg xmlns="http://www.w3.org/2000/svg" width="360" height="230" '
+        'viewBox="0 0 360 230" font-family="sans-serif" font-size="13">'
+        '<rect width="100%" height="100%" fill="#fff"/>'
+        f'<path d="M{LEFT} {TOP}V{BOTTOM}H{RIGHT}" stroke="#666" '
+        f'fill="none"/><g transform="translate({LEFT} {BOTTOM}) '
+        f'scale({RIGHT - LEFT} {TOP - BOTTOM})">{"".join(shapes)}</g>'
+        f"{''.join(words)}</svg>"
     )
-    content = base64.b64encode(svg.encode()).decode("ascii")
-    return f"data:image/svg+xml;base64,{content}"
+    return _uri("svg+xml", svg.encode())
+
+
+def _points(values: Sequence[float]) -> list[str]:
+    """Return the points of a line, a level stretch by its two ends."""
+    heights = [f"{value:.3g}" for value in values]
+    last = len(values) - 1
+    inner = [
+        i
+        for i in range(1, last)
+        if not heights[i - 1] == heights[i] == heights[i + 1]
+    ]
+    return [f"{i / last:.3g},{heights[i]}" for i in (0, *inner, last)]
+
+
+def _text(
+    x: float, y: float, words: str, anchor: str = "middle", ink: str = "#333"
+) -> str:
+    return (
+        f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" '
+        f'fill="{ink}">{escape(words)}</text>'
+    )

@@ -2,14 +2,15 @@
 
 The Explainer is a network because of what happens without one: a mask
 optimised directly for an image satisfies every term with patterns that mean
-nothing to us. A coarse grid and a jitter of the classifier's view keep such
-patterns in check well enough to *see* what each weight does, in a second.
+nothing to us. A coarse grid, and views that move, keep such patterns in check
+well enough to *see* what each weight does, in a second.
 
-:mod:`explainer.teaching.playground_page` optimises masks under many settings at once
-and puts them on a page; :mod:`explainer.teaching.live` does whenever a slider moves.
+:func:`static_playground` optimises masks under many weights at once and puts
+them on a page; :mod:`explainer.teaching.live` does so whenever a slider
+moves. :func:`fine_tune` trains the network under other weights.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
@@ -20,17 +21,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from explainer.attribution.common import seeded
-from explainer.classifiers import evaluating
+from explainer.classifiers import evaluating, probabilities
 from explainer.data import LabelledImages, Sample
 from explainer.losses import Loss, LossWeights, explainer_loss
+from explainer.masks import complement, composite, make_fill, target_mask
 from explainer.presets import get_preset
+from explainer.streams import generator
+from explainer.teaching.dials import (
+    Dial,
+    Frame,
+    StaticDials,
+    Value,
+    positions,
+    static_dials,
+)
+from explainer.teaching.pictures import kept_layers, overlay_layers
+from explainer.teaching.terms import jittered
 from explainer.training import TrainingConfig, fit_explainer
 
 CELLS = 8
 STEPS = 30
 JITTER = 6
 LEARNING_RATE = 0.6
+
+AT_ONCE = 32
+"""Images optimised together; bounds the memory, changes nothing else."""
 
 START_PRESENT, START_ABSENT = 1.0, -2.0
 """Logits that masks start from: present classes mostly shown, others not.
@@ -71,17 +86,15 @@ def optimise_mask(
     cells: int = CELLS,
     steps: int = STEPS,
     jitter: int = JITTER,
-    learning_rate: float = LEARNING_RATE,
     fill: str = "mean",
-    batch_size: int = 32,
-    generator: torch.Generator | None = None,
 ) -> Optimised:
-    """Optimise masks of images directly, without a network E.
+    """Return masks optimised for images directly, without a network E.
 
     The logits of ``cells`` x ``cells`` grids, one per class, follow the
-    gradient of the Explainer's loss (Adam). Upsampling smooths them; the
-    classifier sees the masked image shifted by another few pixels in each
-    step, so that no pattern of single pixels pays.
+    gradient of the Explainer's loss (Adam). Upsampling smooths them. In each
+    step the classifier sees the masked image moved by a few pixels, so that
+    patterns of single pixels gain nothing. All images share these moves and
+    the noise of ``fill``, which are the same in every call.
 
     Parameters
     ----------
@@ -90,22 +103,16 @@ def optimise_mask(
     images, labels, weights:
         ``(B, 3, H, W)``, ``(B, C)`` and B :class:`LossWeights`. One image
         under many weights is that image repeated.
-    cells, steps, jitter, learning_rate:
-        Finer grids and smaller shifts (``jitter``, in pixels) make
+    cells, steps, jitter:
+        Finer grids and smaller moves (``jitter``, in pixels) make
         adversarial masks.
     fill:
         See :func:`explainer.masks.make_fill`.
-    batch_size:
-        Images optimised together; bounds the memory, changes nothing else
-        but for the fill "noise".
-    generator:
-        Source of shifts and noise; without one, a generator of seed 0.
-        All images share the shifts.
 
     Returns
     -------
     The masks of all classes, and the unweighted terms of
-    :func:`explainer.losses.explainer_loss` without jitter.
+    :func:`explainer.losses.explainer_loss` for views that do not move.
 
     Raises
     ------
@@ -116,31 +123,23 @@ def optimise_mask(
         raise ValueError(
             f"{len(images)} images need as many weights, not {len(weights)}"
         )
-    source = seeded(generator)
-    shifts = torch.randint(
-        -jitter,
-        jitter + 1,
-        (steps, 2),
-        generator=source,
-        device=source.device,
-    ).tolist()
-    parts: list[Optimised] = []
     with evaluating(classifier):
-        for start in range(0, len(images), batch_size):
-            part = slice(start, start + batch_size)
-            parts.append(
-                _optimise(
-                    classifier,
-                    images[part],
-                    labels[part],
-                    LossWeights.stack(weights[part]),
-                    cells,
-                    shifts,
-                    learning_rate,
-                    fill,
-                    source,
-                )
+        parts = [
+            _optimise(
+                classifier,
+                images[part],
+                labels[part],
+                LossWeights.stack(weights[part]),
+                cells,
+                steps,
+                jitter,
+                fill,
             )
+            for part in (
+                slice(start, start + AT_ONCE)
+                for start in range(0, len(images), AT_ONCE)
+            )
+        ]
     class_masks, terms = zip(*parts, strict=True)
     return Optimised(
         torch.cat(class_masks),
@@ -148,20 +147,20 @@ def optimise_mask(
     )
 
 
-def _moved(images: Tensor, down: int, right: int) -> Tensor:
-    """Move images by pixels; what enters repeats the edge."""
-    pad = max(abs(down), abs(right))
-    height, width = images.shape[-2:]
-    padded = F.pad(images, (pad,) * 4, mode="replicate")
-    top, left = pad - down, pad - right
-    return padded[..., top : top + height, left : left + width]
+def _same_noise(images: Tensor) -> list[torch.Generator]:
+    """Return a generator per image, all in the same state.
+
+    So what is computed for an image depends on no other in its batch.
+    """
+    return [generator(0, "noise") for _ in images]
 
 
 @contextmanager
-def _moving(classifier: nn.Module, down: int, right: int) -> Iterator[None]:
-    """Let a classifier see everything some pixels down and to the right."""
+def _moving(classifier: nn.Module, jitter: int) -> Iterator[None]:
+    """Let a classifier see everything moved, anew in each call."""
+    dice = generator(0, "jitter")
     hook = classifier.register_forward_pre_hook(
-        lambda _, seen: _moved(seen[0], down, right)
+        lambda _, seen: jittered(seen[0], dice, jitter)
     )
     try:
         yield
@@ -175,21 +174,20 @@ def _optimise(
     labels: Tensor,
     weights: LossWeights,
     cells: int,
-    shifts: Sequence[tuple[int, int]],
-    learning_rate: float,
+    steps: int,
+    jitter: int,
     fill: str,
-    generator: torch.Generator,
 ) -> Optimised:
-    size = images.shape[-2:]
+    noise = _same_noise(images)
     start = torch.where(labels > 0, START_PRESENT, START_ABSENT)
     logits = start[:, :, None, None].repeat(1, 1, cells, cells)
     logits.requires_grad_(True)
-    optimizer = torch.optim.Adam([logits], lr=learning_rate)
+    optimizer = torch.optim.Adam([logits], lr=LEARNING_RATE)
 
     def class_masks() -> Tensor:
         # Sigmoid last: edges may be sharper than the grid is fine.
         return F.interpolate(
-            logits, size, mode="bicubic", align_corners=False
+            logits, images.shape[-2:], mode="bicubic", align_corners=False
         ).sigmoid()
 
     def loss() -> Loss:
@@ -200,16 +198,14 @@ def _optimise(
             class_masks(),
             weights,
             fill,
-            generator,
+            noise,
             reduction="none",
         )
 
-    with torch.enable_grad():
-        for shift in shifts:
+    with torch.enable_grad(), _moving(classifier, jitter):
+        for _ in range(steps):
             optimizer.zero_grad()
-            with _moving(classifier, *shift):
-                total = loss().total.sum()
-            torch.autograd.backward(total)
+            torch.autograd.backward(loss().total.sum())
             optimizer.step()
     with torch.no_grad():
         return Optimised(class_masks(), loss().terms)
@@ -219,17 +215,14 @@ def _optimise(
 
 
 class FineTuned(NamedTuple):
-    """A network, and its masks and terms on held-out images, then and now.
-
-    Masks are ``(B, C, H, W)``, terms ``(B,)`` by name.
-    """
+    """A network, and its masks of held-out images before and after."""
 
     network: nn.Module
     before: Optimised
     after: Optimised
 
 
-class _Held:
+class _HeldOut:
     """Images and labels as a dataset."""
 
     def __init__(
@@ -257,11 +250,10 @@ def fine_tune(
     weights: LossWeights,
     steps: int = 200,
     batch_size: int = 8,
-    learning_rate: float = 1e-3,
     fill: str = "mean",
     on_progress: Callable[[int], None] = lambda step: None,
 ) -> FineTuned:
-    """Train a copy of the Explainer for a while under other weights.
+    """Return a copy of the Explainer trained on under other weights.
 
     ``network`` stays as it is, and ``classifier`` keeps its mode. ``images``
     ``(B, 3, H, W)`` and ``labels`` ``(B, C)`` are held out; ``on_progress``
@@ -279,7 +271,7 @@ def fine_tune(
                 class_masks,
                 weights,
                 fill,
-                torch.Generator(images.device).manual_seed(0),
+                _same_noise(images),
                 reduction="none",
             )
         return Optimised(class_masks, loss.terms)
@@ -290,11 +282,11 @@ def fine_tune(
             copy,
             classifier,
             train,
-            _Held(images, labels, train.classes),
+            _HeldOut(images, labels, train.classes),
             TrainingConfig(
                 steps=steps,
                 batch_size=batch_size,
-                learning_rate=learning_rate,
+                learning_rate=1e-3,
                 eval_every=max(1, steps // 20),
             ),
             folder=folder,
@@ -308,3 +300,150 @@ def fine_tune(
             progress=False,
         )
         return FineTuned(copy.eval(), before, look())
+
+
+# --- on a page without a kernel ----------------------------------------
+
+TERMS = {
+    "classification": "L_c",
+    "entropy": "L_e",
+    "bound": "B",
+    "target_area": "A(m)",
+    "non_target_area": "A(n)",
+    "smoothness": "TV",
+}
+"""What a reader sees for each term."""
+
+DIALS = {
+    "entropy": "λₑ (entropy)",
+    "bound": "weight of B(s_c)",
+    "target_area": "weight of A(m)",
+    "non_target_area": "weight of A(n)",
+    "smoothness": "λₜᵥ (smoothness)",
+    "a": "a",
+    "b": "b",
+}
+"""The dials: a field of :class:`LossWeights`, and what a reader sees."""
+
+STOPS: dict[str, tuple[float, ...]] = {
+    "entropy": (0, 0.5, 1, 2, 3, 5, 8),
+    "bound": (0, 0.3, 0.8, 1, 3),
+    "target_area": (0, 0.01, 0.1, 0.3, 0.6, 1, 2),
+    "non_target_area": (0, 0.1, 0.3, 0.5, 1),
+    "smoothness": (0, 0.1, 0.3, 1, 3),
+    "a": (0, 0.05, 0.1, 0.15, 0.2),
+    "b": (0.05, 0.1, 0.2, 0.3, 0.5),
+}
+PAIR = ("entropy", "target_area")
+"""The two dials that also move together."""
+
+
+@torch.no_grad()
+def playground_frames(
+    classifier: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    optimised: Optimised,
+    explained: Tensor,
+    fill: str = "mean",
+) -> list[Frame]:
+    """Return one frame per image: its masks, and what they are worth.
+
+    ``explained`` are the masks of the Explainer, ``(B, C, H, W)``, to be
+    shown beside the ``optimised``. The numbers are the unweighted terms, and
+    the mean probability of the present classes in what the optimised mask
+    keeps and in what it leaves.
+    """
+    m = target_mask(optimised.class_masks, labels)
+    background = make_fill(fill, images, classifier, _same_noise(images))
+    with evaluating(classifier):
+        kept, left = (
+            (probabilities(classifier, classifier(view)) * labels).sum(1)
+            / labels.sum(1).clamp(min=1)
+            for view in (
+                composite(images, m, background),
+                composite(images, complement(m), background),
+            )
+        )
+    frames = []
+    for i, image in enumerate(images):
+        present = labels[i] > 0
+        optimised_masks = optimised.class_masks[i, present]
+        pictures = {
+            "optimised": overlay_layers(image, optimised_masks),
+            "kept": kept_layers(image, m[i]),
+            "Explainer": overlay_layers(image, explained[i, present]),
+        }
+        numbers = {
+            name: float(optimised.terms[term][i])
+            for term, name in TERMS.items()
+        }
+        numbers["p(classes) kept"] = float(kept[i])
+        numbers["p(classes) left"] = float(left[i])
+        frames.append(Frame(pictures, numbers))
+    return frames
+
+
+def static_playground(
+    classifier: nn.Module,
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    names: Sequence[str],
+    *,
+    presets: Mapping[str, LossWeights],
+    steps: int = STEPS // 2,
+    fill: str = "mean",
+) -> StaticDials:
+    """Return dials over masks that are optimised now, in a few batches.
+
+    Each dial alone over its :data:`STOPS`, around the first of the
+    ``presets``; the two of :data:`PAIR` on their full grid; and all presets;
+    for each of the images ``(B, 3, H, W)`` with labels ``(B, C)`` and a name
+    each. ``network`` is the Explainer E.
+    """
+    base = next(iter(presets.values()))
+    dials = [
+        Dial("image", names),
+        *(_dial(field, base, presets.values()) for field in DIALS),
+    ]
+    moves: dict[str, dict[str, Value]] = {
+        preset: {name: getattr(weights, f) for f, name in DIALS.items()}
+        for preset, weights in presets.items()
+    }
+    pair = (DIALS[PAIR[0]], DIALS[PAIR[1]])
+    of_presets = [(n, *m.values()) for n in names for m in moves.values()]
+    wanted = list(dict.fromkeys([*positions(dials, pair), *of_presets]))
+    weights = [
+        replace(base, **dict(zip(DIALS, position[1:], strict=True)))  # type: ignore[arg-type]
+        for position in wanted
+    ]
+    which = [dials[0].index(position[0]) for position in wanted]
+    with evaluating(network), torch.no_grad():
+        explained: Tensor = network(images).sigmoid()[which]
+    images, labels = images[which], labels[which]
+    optimised = optimise_mask(
+        classifier, images, labels, weights, steps=steps, fill=fill
+    )
+    frames = playground_frames(
+        classifier, images, labels, optimised, explained, fill
+    )
+    return static_dials(
+        dials,
+        dict(zip(wanted, frames, strict=True)),
+        alt="A picture and a mask optimised for it.",
+        presets=moves,
+    )
+
+
+def _dial(
+    field: str, base: LossWeights, presets: Iterable[LossWeights]
+) -> Dial:
+    """Return a dial with stops where presets need them."""
+    stops = {*STOPS[field], *(getattr(weights, field) for weights in presets)}
+    # Only a moves beside the b of the base, and the other way round.
+    if field == "a":
+        stops = {stop for stop in stops if stop <= base.b}
+    if field == "b":
+        stops = {stop for stop in stops if stop >= base.a}
+    return Dial(DIALS[field], sorted(stops), getattr(base, field))

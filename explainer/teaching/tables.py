@@ -1,11 +1,22 @@
-"""Results as a chapter shows them: read from files, as tables and ranks."""
+"""Tables of results as the chapters show them, read from results files.
 
-from collections.abc import Mapping, Sequence
+Below them are the tables of the reproduction: the paper's values, those of
+the authors' notebook and ours, side by side. There a missing value says why:
+what the authors did not publish is "not available", what a command of the
+package would measure is "not run".
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from explainer.attribution import METHOD_TITLES, PAPER_METHODS
+from explainer.attribution import (
+    METHOD_TITLES,
+    PAPER_METHODS,
+    PAPER_TITLES,
+)
+from explainer.evaluation.class_scores import diagonal_and_rest
 from explainer.evaluation.summary import MAIN
 from explainer.files import read_json
 from explainer.teaching.display import Table, table
@@ -19,6 +30,9 @@ HEADINGS = {
 }
 """How tables name the main metrics; the arrow points to the better."""
 
+METRICS = ("accuracy", "iou", "saliency", "mae")
+"""The four metrics of the paper's second table."""
+
 TRIED = ("iou_50", "iou", "mae")
 """The metrics by which recipes are compared on validation images."""
 
@@ -28,7 +42,7 @@ JUDGED = ("iou", "accuracy", "mae")
 LOWER_IS_BETTER = ("saliency", "mae")
 
 Results = Mapping[str, Any]
-"""What :func:`explainer.evaluation.evaluate` returns or has written."""
+"""What a results file holds: a scoreboard, class scores, a search."""
 
 
 def read_results(path: Path) -> dict[str, Any] | None:
@@ -67,7 +81,7 @@ def _with_interval(
 
 
 def score_table(results: Results) -> Table:
-    """Return the scoreboard: means with 95% intervals, a row a method."""
+    """Return the scoreboard: means with 95% intervals, a row per method."""
     rows = {}
     for name in methods_of(results):
         row = results[name]
@@ -79,80 +93,14 @@ def score_table(results: Results) -> Table:
     return table([*(HEADINGS[k] for k in MAIN), "s / image", "n"], rows)
 
 
-def tries_table(tries: Results, settings: Mapping[str, str]) -> Table:
-    """Return what runs differ in beside their scores, a row a run.
-
-    ``tries`` is what ``tools/compare_runs.py`` wrote; ``settings`` are the
-    headings of the settings shown, by their dotted names, without those in
-    which no run differs. Last come the controls, which have none.
-    """
-    varied = {k for row in tries.values() for k in row.get("settings", ())}
-    settings = {k: v for k, v in settings.items() if k in varied}
-    rows = {}
-    for run in methods_of(tries):
-        row = tries[run]
-        known = row.get("settings", {})
-        values = [known.get(name) for name in settings]
-        rows[title(run).replace("_", " ")] = [
-            row.get("step", "–"),
-            *("–" if v is None else str(v) for v in values),
-            *(_with_interval(row[k], row["ci"][k]) for k in TRIED),
-        ]
-    headings = [HEADINGS[k] for k in TRIED]
-    return table(["steps", *settings.values(), *headings], rows)
-
-
-def seeds_table(tries: Results) -> Table:
-    """Return the scores of runs that differ in their seed alone.
-
-    The last row is their mean and standard deviation: what another seed
-    changes, as the intervals beside single runs say what other images do.
-    """
-    runs = [run for run in methods_of(tries) if "settings" in tries[run]]
-    columns = {k: [tries[run][k] for run in runs] for k in TRIED}
-    rows: dict[str, Sequence[object]] = {
-        f"seed {tries[run]['settings']['training.seed']}": [
-            _with_interval(tries[run][k], tries[run]["ci"][k]) for k in TRIED
-        ]
-        for run in runs
-    }
-    rows["mean ± standard deviation"] = [
-        f"{fmean(values):.3f} ± {stdev(values):.3f}"
-        for values in columns.values()
-    ]
-    return table([HEADINGS[k] for k in TRIED], rows)
-
-
-def search_table(search: Results) -> Table:
-    """Return what searching a rival's settings gained, a row a rival.
-
-    ``search`` is what ``tools/search_rivals.py settings`` wrote. Scores are
-    those of the defaults and of the choice, on the images searched on.
-    """
-    rows = {}
-    for name in methods_of(search):
-        chosen, tried = search[name]["chosen"], search[name]["tried"]
-        first = tried[0]  # the defaults
-        last = next(t for t in tried if t["options"] == chosen)
-        rows[title(name)] = [
-            *(f"{_number(first[k])} → {_number(last[k])}" for k in JUDGED),
-            len(tried),
-            search[name].get("n", search["card"]["n"]),
-            ", ".join(f"{k} {v}" for k, v in chosen.items())
-            or "the defaults",
-        ]
-    headings = [HEADINGS[k] for k in JUDGED]
-    return table([*headings, "tried", "images", "chosen"], rows)
-
-
 def excludes_zero(difference: Mapping[str, Any]) -> bool:
-    """Return whether a paired difference's interval lies beside zero."""
+    """Return whether the interval of a paired difference excludes zero."""
     ci = difference["ci"]
     return ci is not None and not ci[0] <= 0 <= ci[1]
 
 
 def difference_table(results: Results) -> Table:
-    """Return each method minus the Explainer, image by image.
+    """Return each method minus the Explainer, compared image by image.
 
     Means with paired bootstrap 95% intervals; a star marks an interval
     that excludes zero.
@@ -189,7 +137,7 @@ def rank(
 def class_score_table(
     scores: Sequence[Sequence[float | None]], columns: Sequence[str]
 ) -> Table:
-    """Return a class-score table in percent, its diagonal in brackets.
+    """Return class scores in percent, the diagonal in brackets.
 
     ``scores`` has a row for each of ``columns`` but the first, "none"; a
     row without images says so.
@@ -200,3 +148,190 @@ def class_score_table(
         cells[1 + r] = f"[{cells[1 + r]}]"
         rows[columns[1 + r]] = cells
     return table(columns, rows)
+
+
+# --- recipes and settings that were tried ------------------------------
+
+
+def tries_table(tries: Results, settings: Mapping[str, str]) -> Table:
+    """Return the settings in which runs differ, and the runs' scores.
+
+    A row per run; last the controls, which have no settings. ``tries`` is
+    what ``tools/compare_runs.py`` wrote. ``settings`` gives the headings by
+    the dotted names of the settings to show; those that no run of the file
+    names are left out.
+    """
+    varied = {k for row in tries.values() for k in row.get("settings", ())}
+    settings = {k: v for k, v in settings.items() if k in varied}
+    rows = {}
+    for run in methods_of(tries):
+        row = tries[run]
+        known = row.get("settings", {})
+        values = [known.get(name) for name in settings]
+        rows[title(run).replace("_", " ")] = [
+            row.get("step", "–"),
+            *("–" if v is None else str(v) for v in values),
+            *(_with_interval(row[k], row["ci"][k]) for k in TRIED),
+        ]
+    headings = [HEADINGS[k] for k in TRIED]
+    return table(["steps", *settings.values(), *headings], rows)
+
+
+def seeds_table(tries: Results) -> Table:
+    """Return the scores of runs that differ in their seed alone.
+
+    The last row is their mean and standard deviation: what another seed
+    changes. The intervals of single runs say what other images change.
+    """
+    runs = [run for run in methods_of(tries) if "settings" in tries[run]]
+    columns = {k: [tries[run][k] for run in runs] for k in TRIED}
+    rows: dict[str, Sequence[object]] = {
+        f"seed {tries[run]['settings']['training.seed']}": [
+            _with_interval(tries[run][k], tries[run]["ci"][k]) for k in TRIED
+        ]
+        for run in runs
+    }
+    rows["mean ± standard deviation"] = [
+        f"{fmean(values):.3f} ± {stdev(values):.3f}"
+        for values in columns.values()
+    ]
+    return table([HEADINGS[k] for k in TRIED], rows)
+
+
+def search_table(search: Results) -> Table:
+    """Return what a search for a rival's settings gained, a row per rival.
+
+    ``search`` is what ``tools/search_rivals.py settings`` wrote. Scores are
+    those of the defaults and of the choice, on the images searched on.
+    """
+    rows = {}
+    for name in methods_of(search):
+        chosen, tried = search[name]["chosen"], search[name]["tried"]
+        first = tried[0]  # the defaults
+        last = next(t for t in tried if t["options"] == chosen)
+        rows[title(name)] = [
+            *(f"{_number(first[k])} → {_number(last[k])}" for k in JUDGED),
+            len(tried),
+            search[name].get("n", search["card"]["n"]),
+            ", ".join(f"{k} {v}" for k, v in chosen.items())
+            or "the defaults",
+        ]
+    headings = [HEADINGS[k] for k in JUDGED]
+    return table([*headings, "tried", "images", "chosen"], rows)
+
+
+# --- paper, authors' notebook, ours ------------------------------------
+
+NOT_RUN, NOT_AVAILABLE = "not run", "not available"
+SOURCES = ("paper", "authors' notebook", "ours")
+
+
+def find(results: Results | None, *keys: str) -> Any:
+    """Return what nested keys lead to; None where one is missing."""
+    here: Any = results
+    for key in keys:
+        here = here.get(key) if isinstance(here, Mapping) else None
+    return here
+
+
+def _by_source(values: Iterable[str | None]) -> list[str]:
+    """Return a row of three values, each missing one with its reason."""
+    missing = (NOT_AVAILABLE, NOT_AVAILABLE, NOT_RUN)
+    return [
+        why if value is None else value
+        for value, why in zip(values, missing, strict=True)
+    ]
+
+
+def _class_scores(
+    results: Results | None, method: str
+) -> Sequence[Sequence[float | None]] | None:
+    """Return a method's class scores, from a file of theirs or of ours."""
+    theirs: Sequence[Sequence[float | None]] | None
+    theirs = find(results, "methods", method)
+    return find(results, method, "scores") if theirs is None else theirs
+
+
+def class_score_cells(
+    method: str,
+    classes: Sequence[str],
+    notebook: Results | None,
+    ours: Results | None,
+) -> Table:
+    """Return one method's class scores in percent by source, a row per cell.
+
+    The rows go through the K classes in the image and, for each, "none" and
+    the K classes of the mask. What the paper prints is not known here.
+    """
+    found = [None, *(_class_scores(r, method) for r in (notebook, ours))]
+    rows = {
+        f"{row}, mask: {column}": _by_source(
+            None if scores is None else percent(scores[r][k])
+            for scores in found
+        )
+        for r, row in enumerate(classes)
+        for k, column in enumerate(("none", *classes))
+    }
+    return table(SOURCES, rows)
+
+
+def diagonals(notebook: Results | None, ours: Results | None) -> Table:
+    """Return the mean diagonal and rest of each method's class scores.
+
+    In percent, by source.
+    """
+    rows = {}
+    for method in PAPER_METHODS:
+        found = [None, *(_class_scores(r, method) for r in (notebook, ours))]
+        rows[PAPER_TITLES[method]] = _by_source(
+            None
+            if scores is None
+            else " and ".join(map(percent, diagonal_and_rest(scores)))
+            for scores in found
+        )
+    return table(SOURCES, rows)
+
+
+def score_cells(
+    experiment: str, known: Results | None, ours: Results | None
+) -> Table:
+    """Return one experiment's segmentation metrics by source.
+
+    A row per method and metric. ``known`` has under "values" by experiment,
+    method and metric what the "paper" and the "notebook" say; ``ours`` is a
+    scoreboard.
+    """
+    rows = {}
+    for method in PAPER_METHODS:
+        for metric in METRICS:
+            theirs = find(known, "values", experiment, method, metric)
+            values = (
+                find(theirs, "paper"),
+                find(theirs, "notebook"),
+                find(ours, method, metric),
+            )
+            rows[f"{PAPER_TITLES[method]}, {HEADINGS[metric]}"] = _by_source(
+                None if value is None else f"{value:.3f}" for value in values
+            )
+    return table(SOURCES, rows)
+
+
+def places(
+    claimed: Mapping[str, int], boards: Mapping[str, Results | None]
+) -> Table:
+    """Return the Explainer's place among the methods, a row per metric.
+
+    ``claimed`` is the paper's place by metric, ``boards`` scoreboards by
+    name.
+    """
+    rows = {}
+    for metric in METRICS:
+        cells = [str(claimed.get(metric, NOT_AVAILABLE))]
+        for board in boards.values():
+            if board is None or "explainer" not in board:
+                cells.append(NOT_RUN)
+            else:
+                place, among = rank(board, metric)
+                cells.append(f"{place} of {among}")
+        rows[HEADINGS[metric]] = cells
+    return table(["paper", *boards], rows)

@@ -1,17 +1,20 @@
 """What one term of the loss does to a mask: its pull, and where it leads.
 
-The chapters on single terms look at a term as a function of a mask alone,
-``term(masks) -> scalar``, the classifier and the images being given.
+The chapters on single terms see a term as a function of the masks alone,
+``term(masks)``; the classifier and the images are fixed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import matplotlib
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from explainer.figures import BRIGHTER, DARKER, STYLE, WIDTH, Picture
 from explainer.losses import area_bound
+from explainer.teaching.pictures import plot
 
 Term = Callable[[Tensor], Tensor]
 
@@ -29,32 +32,39 @@ def pull(term: Term, masks: Tensor) -> Tensor:
     return -gradient * (masks.numel() / masks.shape[1])
 
 
-def resized(cells: Tensor, size: int) -> Tensor:
-    """Return masks of ``(B, C, n, n)`` cells at ``(B, C, size, size)``.
+def pooled(pull: Tensor, cells: int) -> Tensor:
+    """Return a pull ``(..., H, W)`` averaged over cells x cells squares.
 
-    Bilinear.
+    The pull through a classifier changes from pixel to pixel; what moves a
+    smooth mask is its mean over a neighbourhood.
     """
+    return F.adaptive_avg_pool2d(pull, cells)
+
+
+def resized(cells: Tensor, size: int) -> Tensor:
+    """Return ``(B, C, n, n)`` at ``(B, C, size, size)``, bilinear."""
     return F.interpolate(
         cells, (size, size), mode="bilinear", align_corners=False
     )
 
 
 def jittered(
-    views: Tensor, generator: torch.Generator, pixels: int = 6
+    views: Tensor, generator: torch.Generator, pixels: int
 ) -> Tensor:
-    """Shift images ``(B, 3, H, W)`` together, round the edges, at random.
+    """Return images ``(B, 3, H, W)``, all moved the same way at random.
 
-    By up to ``pixels`` in both directions. A mask that is optimised for
-    views that move has no use for patterns of single pixels.
+    By up to ``pixels`` in both directions; what leaves at one edge enters at
+    the other. A mask that is optimised for views that move gains nothing
+    from patterns of single pixels.
     """
-    shift = torch.randint(
+    way = torch.randint(
         -pixels,
         pixels + 1,
         (2,),
         generator=generator,
         device=generator.device,
     )
-    return views.roll(tuple(shift.tolist()), (2, 3))
+    return views.roll(tuple(way.tolist()), (2, 3))
 
 
 def descend(
@@ -65,18 +75,18 @@ def descend(
     steps: int = 40,
     learning_rate: float = 0.6,
 ) -> Tensor:
-    """Follow a term downhill, with the mask's own cells as the parameters.
+    """Return the masks to which a term leads, ``(B, C, size, size)``.
 
-    No network: each cell has one logit, which Adam moves. The term is a
-    mean over images; each goes its way whatever the others. ``start`` is
-    ``(B, C, n, n)`` in [0, 1], the mask to begin with; the term sees it at
-    ``size`` by ``size`` pixels, and so it is returned. For the whole loss
-    there is :func:`explainer.teaching.playground.optimise_mask`.
+    No network: each cell has one logit, which Adam moves downhill. The term
+    is a mean over images, and no image depends on the others. ``start``
+    ``(B, C, n, n)`` in [0, 1] holds the masks to begin with; the term sees
+    them at ``size`` by ``size`` pixels. For the whole loss there is
+    :func:`explainer.teaching.playground.optimise_mask`.
     """
     logits = start.clamp(0.01, 0.99).logit().detach().requires_grad_()
-    # Adam makes full steps of the faintest gradient, and a term that has
-    # all it wants would wander; eps lets it rest. In units of the pull, so
-    # that it means the same for few cells and for many.
+    # Adam makes full steps even of the faintest gradient, so a mask at its
+    # optimum would wander; eps stops that. The gradient is in units of the
+    # pull, so that eps means the same for few cells and for many.
     optimiser = torch.optim.Adam([logits], learning_rate, eps=0.05)
     n_cells = start.numel() / start.shape[1]
     for _ in range(steps):
@@ -102,7 +112,7 @@ class SortedMask(NamedTuple):
 
 
 def sorted_mask(mask: Tensor, a: float, b: float) -> SortedMask:
-    """Sort a mask and lay the bounds of its area beside it.
+    """Return a mask's sorted pixels beside the bounds of its area.
 
     The paper's own form of B (eq. 5 and 6), with r the sorted mask:
     q_min is one for the first a Z of the Z pixels, q_max for the first b Z,
@@ -122,3 +132,60 @@ def sorted_mask(mask: Tensor, a: float, b: float) -> SortedMask:
         "none",
     ).tolist()
     return SortedMask(r, q_min, q_max, too_small, too_large)
+
+
+@matplotlib.rc_context(STYLE)
+def bounds(masks: Mapping[str, SortedMask]) -> Picture:
+    """Return a figure of sorted masks between their bounds, a panel each.
+
+    The shaded area is B: blue where the mask is too small (below q_min) and
+    should be brighter, vermilion where it is too large (above q_max).
+    """
+    picture = Picture(
+        figsize=(WIDTH, 0.5 + 1.75 * len(masks)), layout="constrained"
+    )
+    axes = picture.subplots(len(masks), 1, squeeze=False, sharex=True)[:, 0]
+    for ax, (title, mask) in zip(axes, masks.items(), strict=True):
+        x = [(i + 0.5) / len(mask.r) for i in range(len(mask.r))]
+        r, low, high = (v.cpu().numpy() for v in mask[:3])
+        ax.fill_between(x, r, low, where=low > r, color=BRIGHTER, alpha=0.35)
+        ax.fill_between(x, high, r, where=r > high, color=DARKER, alpha=0.35)
+        ax.plot(x, r, color="black", label="r(v(s)), sorted mask")
+        ax.plot(x, low, "--", color=BRIGHTER, label="q_min")
+        ax.plot(x, high, ":", color=DARKER, label="q_max")
+        cost = mask.too_small + mask.too_large
+        ax.set_title(
+            f"{title}: B = {mask.too_small:.3f} + {mask.too_large:.3f} "
+            f"= {cost:.3f}",
+            fontsize=10,
+        )
+        ax.set_ylim(-0.04, 1.04)
+    axes[-1].set_xlabel("pixels from bright to dark, share of the image")
+    picture.legend(
+        *axes[0].get_legend_handles_labels(),
+        loc="outside upper center",
+        ncols=3,
+        fontsize=10,
+    )
+    return picture
+
+
+def bounds_plot(mask: SortedMask) -> str:
+    """Return a panel of :func:`bounds` as a data URI for the dials.
+
+    The sorted mask and its bounds are drawn at 101 places.
+    """
+    at = [i * (len(mask.r) - 1) // 100 for i in range(101)]
+    return plot(
+        {
+            "q_min": mask.q_min[at].tolist(),
+            "q_max": mask.q_max[at].tolist(),
+            "r(v(s))": mask.r[at].tolist(),
+        },
+        x="pixels from bright to dark",
+        y="mask",
+        above={
+            ("q_min", "r(v(s))"): BRIGHTER,
+            ("r(v(s))", "q_max"): DARKER,
+        },
+    )

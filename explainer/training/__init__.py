@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 from torchmetrics.functional.classification import binary_average_precision
 
-from explainer.classifiers import evaluating, frozen
+from explainer.classifiers import evaluating, frozen, layout_of
 from explainer.data import Batch, LabelledImages, all_labels
 from explainer.losses import (
     Loss,
@@ -23,7 +23,6 @@ from explainer.losses import (
     explainer_loss,
 )
 from explainer.masks import composite, make_fill, random_masks
-from explainer.model import layout_of
 from explainer.provenance import describe
 from explainer.streams import Streams, uniform
 from explainer.training.loop import (

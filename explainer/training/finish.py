@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from explainer.data import LabelledImages, collate
+from explainer.errors import UserError
 from explainer.losses import classification_loss
 from explainer.masks import target_mask
 from explainer.metrics import accuracy, ground_truth, mae, mean_iou
@@ -82,18 +83,26 @@ def sharpness_scores(
     rows: dict[float, list[Tensor]] = {factor: [] for factor in factors}
     network.eval()
     device = next(network.parameters()).device
-    loader: Any = DataLoader(val, batch_size, collate_fn=collate)  # type: ignore[arg-type]
-    for batch in loader:
-        if batch.masks is None:
+    loader: Any = DataLoader(val, batch_size, collate_fn=list)  # type: ignore[arg-type]
+    for samples in loader:
+        usable = [s for s in samples if s.mask is not None and s.labels.any()]
+        if not usable:
             continue
-        some = batch.labels.any(1)
-        labels = batch.labels[some]
-        truth, valid = ground_truth(batch.masks[some], labels.shape[1])
-        logits = network(batch.images[some].to(device)).cpu()
+        batch = collate(usable)
+        labels = batch.labels
+        assert batch.masks is not None
+        truth, valid = ground_truth(batch.masks, labels.shape[1])
+        logits = network(batch.images.to(device)).cpu()
         for factor in factors:
             m = target_mask((factor * logits).sigmoid(), labels)
             columns = [f(m, truth, valid) for f in (mean_iou, accuracy, mae)]
             rows[factor].append(torch.stack(columns, 1))
+    if not all(rows.values()):
+        raise UserError(
+            "no validation image has a class and a mask, and the sharpness "
+            "of the masks is chosen on those; choose another split or a "
+            "higher --limit"
+        )
     means = {k: torch.cat(parts).nanmean(0) for k, parts in rows.items()}
     return {
         k: dict(zip(("iou", "accuracy", "mae"), mean.tolist(), strict=True))

@@ -34,12 +34,12 @@ from explainer.checkpoints import (
     read_weights,
     save_weights,
 )
+from explainer.classifiers import layout_of
 from explainer.data import Batch, LabelledImages, Sample, collate, flip
 from explainer.deadline import OutOfTime, check_time
 from explainer.errors import UserError
 from explainer.files import read_json, sha256, write_atomically, write_json
 from explainer.losses import Loss
-from explainer.model import layout_of
 from explainer.provenance import environment
 from explainer.streams import Streams, generator, per_image
 

@@ -1,0 +1,112 @@
+"""What people have as a picture: a file, or something in memory.
+
+A path, a picture of Pillow, a NumPy array or a tensor; all become tensors
+``(3, H, W)`` in [0, 1].
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from explainer.classifiers import ImageError, check_images
+from explainer.data.base import DataError
+from explainer.data.photos import (
+    Photos,
+    load_photo,
+    scaled_within,
+    size_within,
+)
+from explainer.errors import UserError
+
+MAX_DRAWN = 12_000_000
+"""Pixels of an overlay and of a mask, as many as most phones take."""
+
+Picture = str | Path | Image.Image | Tensor | np.ndarray[Any, Any]
+
+
+def named_pictures(images: Any) -> tuple[list[tuple[str, Picture]], bool]:
+    """Return photographs with their names, and if it is but one.
+
+    ``images`` is a path, a folder (all its pictures), a picture of Pillow,
+    an array ``(H, W, 3)`` or a tensor ``(3, H, W)``, a batch of these, or
+    several of any kind. What has no path is named by its place.
+    """
+    if isinstance(images, str | Path):
+        single = not Path(images).is_dir()
+        return [(str(p), p) for p in Photos(images).paths], single
+    if isinstance(images, Tensor | np.ndarray) and images.ndim == 4:
+        images = list(images)
+    if isinstance(images, Image.Image | Tensor | np.ndarray):
+        return [("image_0", images)], True
+    if not isinstance(images, Iterable):
+        raise UserError(
+            "images are paths, pictures of Pillow, NumPy arrays (H, W, 3) or "
+            f"tensors (3, H, W), not {type(images).__name__}"
+        )
+    items: list[tuple[str, Picture]] = []
+    for i, image in enumerate(images):
+        for name, source in named_pictures(image)[0]:
+            items.append(
+                (name if name != "image_0" else f"image_{i}", source)
+            )
+    if not items:
+        raise DataError("no picture given; name at least one")
+    return items, False
+
+
+def _channels_first(source: Tensor | np.ndarray[Any, Any]) -> Tensor:
+    """Return an array or a tensor as ``(3, H, W)`` in [0, 1]."""
+    kind, shape = "(3, H, W)", tuple(source.shape)
+    if isinstance(source, np.ndarray):
+        kind = "(H, W, 3)"
+        source = source[..., None] if source.ndim == 2 else source
+        source = torch.from_numpy(np.ascontiguousarray(source))
+        source = source.movedim(-1, 0)
+    if source.ndim != 3 or len(source) not in (1, 3, 4):
+        raise ImageError(
+            f"a picture is {kind}, not {shape}: a NumPy array has its "
+            "colours last, a tensor first"
+        )
+    image = source.detach().cpu()
+    if not image.is_floating_point():
+        if image.dtype != torch.uint8:
+            raise ImageError(
+                "a picture holds bytes from 0 to 255 (uint8) or floating-"
+                f"point numbers from 0 to 1, not {image.dtype}; convert it"
+            )
+        image = image / 255
+    image = image.float()
+    if len(image) == 4:  # what is transparent shows white
+        image = image[3:] * image[:3] + 1 - image[3:]
+    image = image.expand(3, -1, -1)
+    check_images(image[None])
+    return image
+
+
+def to_pixels(source: Picture, size: tuple[int, int] | None) -> Tensor:
+    """Return a photograph ``(3, H, W)`` in [0, 1], scaled if asked."""
+    if isinstance(source, str | Path | Image.Image):
+        return load_photo(source, size)
+    image = _channels_first(source)
+    if size is None or image.shape[-2:] == size:
+        return image
+    return F.interpolate(image[None], size, mode="bilinear", antialias=True)[
+        0
+    ].clamp(0, 1)
+
+
+def own_size(source: Picture) -> Tensor:
+    """Return a photograph at its own size, or :data:`MAX_DRAWN` pixels."""
+    if isinstance(source, str | Path):
+        return load_photo(source, size_within(source, MAX_DRAWN))
+    image = to_pixels(source, None)
+    height, width = image.shape[-2:]
+    if height * width <= MAX_DRAWN:
+        return image
+    return to_pixels(source, scaled_within(height, width, MAX_DRAWN))

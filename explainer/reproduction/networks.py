@@ -1,0 +1,323 @@
+"""The networks of an experiment: trained, chosen and searched for.
+
+The Explainer is trained with several seeds where runs differ, and one is
+chosen on validation images; RTIS is trained with the weight of its area
+that a search of short trainings found.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from explainer.attribution import METHODS
+from explainer.data import LabelledImages
+from explainer.evaluation.class_scores import class_score_tables
+from explainer.evaluation.methods import Contender
+from explainer.files import read_json, write_json
+from explainer.presets import Preset
+from explainer.reproduction.experiment import Experiment, Step, once
+from explainer.training.finish import merit, sharpness_scores
+
+JUDGED = 200
+"""Validation images that a seed's run is judged on."""
+
+TIE = 0.01
+"""Class scores this close are a tie."""
+
+LEAST_OWN, MOST_OTHER = 0.8, 0.25
+"""A network tells the classes apart where each mask shows its own class with
+at least the first probability, and every other with at most the second."""
+
+AREA_WEIGHTS: Mapping[str, Sequence[float]] = {
+    "scenes": (0.001, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
+    "animals": (0.3, 1.0, 3.0, 10.0),
+}
+"""By experiment, the weights of RTIS's area that are tried. Stalder et al.
+tuned it from 0.001 to 1. Elsewhere the preset's own is used."""
+
+AREA_STEPS = 300
+"""Steps of a training in that search."""
+
+
+def network_steps(experiment: Experiment) -> list[Step]:
+    """Return the steps that train the networks."""
+    preset, out = experiment.preset, experiment.out
+    steps = [
+        Step(
+            "data",
+            "find the images, or fetch them",
+            out / "data.json",
+            partial(fetch, experiment),
+        ),
+        Step(
+            "classifier",
+            f"train {preset.classifier}",
+            out / "classifier" / "card.json",
+            partial(train_classifier, experiment),
+        ),
+    ]
+    steps += [
+        Step(
+            f"explainer-{seed}",
+            f"train {preset.explainer}, seed {seed}",
+            out / "explainer" / f"seed-{seed}" / "card.json",
+            partial(train_network, experiment, "explainer", seed),
+        )
+        for seed in preset.seeds
+    ]
+    steps.append(
+        Step(
+            "explainer",
+            "choose among the seeds' runs on validation images",
+            out / "explainer" / "card.json",
+            partial(choose_explainer, experiment),
+        )
+    )
+    for weight in AREA_WEIGHTS.get(experiment.name, ()):
+        steps.append(
+            Step(
+                f"rtis-area-{weight:g}",
+                f"train RTIS shortly, area x {weight:g}",
+                out / "rtis" / f"area-{weight:g}" / "card.json",
+                partial(train_area, experiment, weight),
+            )
+        )
+    if experiment.name in AREA_WEIGHTS:
+        steps.append(
+            Step(
+                "rivals_rtis",
+                "choose the weight of RTIS's area on validation images",
+                out / "rivals_rtis.json",
+                partial(choose_area, experiment),
+            )
+        )
+    seed = preset.seeds[0]
+    steps.append(
+        Step(
+            f"rtis-{seed}",
+            f"train {preset.explainer} with the loss of RTIS",
+            out / "rtis" / f"seed-{seed}" / "card.json",
+            partial(train_network, experiment, "rtis", seed),
+        )
+    )
+    return steps
+
+
+def fetch(experiment: Experiment) -> None:
+    """Load every split, which fetches what is missing; count its images."""
+    splits = {
+        split: len(experiment.load(split, download=True))
+        for split in ("train", "val", "test")
+    }
+    write_json(experiment.out / "data.json", {"images": splits})
+
+
+def train_classifier(experiment: Experiment) -> None:
+    """Train the classifier into ``classifier/``."""
+    given: Any = experiment.initial_weights
+    if given not in (None, "random", "imagenet"):
+        given = Path(given)
+    experiment.preset.train_classifier(
+        experiment.out / "classifier",
+        experiment.load("train"),
+        experiment.load("val"),
+        initial_weights=given,
+        device=experiment.device,
+        notes=experiment.notes,
+    )
+
+
+def train_network(experiment: Experiment, loss: str, seed: int) -> None:
+    """Train a network with one loss and seed into ``LOSS/seed-SEED/``."""
+    preset = experiment.preset
+    found = experiment.out / "rivals_rtis.json"
+    if loss == "rtis" and found.exists():
+        preset = with_area(preset, read_json(found)["chosen"]["area"])
+    fit(experiment, preset, f"{loss}/seed-{seed}", loss, seed)
+
+
+def fit(
+    experiment: Experiment,
+    preset: Preset,
+    folder: str,
+    loss: str = "explainer",
+    seed: int | None = None,
+    train: LabelledImages | None = None,
+) -> None:
+    """Train a network of the experiment's classifier into a folder.
+
+    On ``train``, by default the whole training split.
+    """
+    here = replace(experiment, preset=preset)
+    preset.train_explainer(
+        experiment.out / folder,
+        experiment.classifier,
+        here.load("train") if train is None else train,
+        here.load("val"),
+        loss=loss,
+        seed=seed,
+        initial_weights=experiment.initial_weights,
+        device=experiment.device,
+        notes=experiment.notes,
+    )
+
+
+# --- which seed ----------------------------------------------------------
+
+
+def extremes(
+    scores: Sequence[Sequence[float | None]],
+) -> tuple[float, float]:
+    """Return a class-score table's least diagonal and greatest other entry.
+
+    ``scores`` as in
+    :func:`~explainer.evaluation.class_scores.class_score_tables`; "none"
+    and rows without images are left out.
+    """
+    own: list[float] = []
+    other: list[float] = []
+    for r, row in enumerate(scores):
+        for k, value in enumerate(row[1:]):
+            if value is not None:
+                (own if k == r else other).append(value)
+    return min(own), max(other)
+
+
+def judged(experiment: Experiment, network: nn.Module) -> dict[str, Any]:
+    """Return how well a network tells classes apart, and its masks' scores.
+
+    On the first :data:`JUDGED` validation images: the table of class scores
+    with its ``least_own`` and ``greatest_other`` entry, whether these are
+    good enough (``tells_apart``), and IoU, accuracy and MAE of the masks.
+    """
+    val = experiment.load("val", JUDGED)
+    tables = class_score_tables(
+        {"explainer": Contender(METHODS["explainer"], {"network": network})},
+        experiment.classifier,
+        val,
+        fill=experiment.preset.fill,
+    )
+    table = tables["explainer"]
+    own, other = extremes(table["scores"])
+    return {
+        "least_own": own,
+        "greatest_other": other,
+        "tells_apart": own >= LEAST_OWN and other <= MOST_OTHER,
+        "masks": sharpness_scores(network, val, (1.0,))[1.0],
+        "class_scores": {
+            k: table[k] for k in ("classes", "columns", "scores", "ci", "n")
+        },
+    }
+
+
+def chosen_run(runs: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the name of the run to take, by what :func:`judged` said.
+
+    The one with the greatest distance between the least diagonal entry of
+    its class scores and the greatest entry beside the diagonal. Among those
+    within :data:`TIE` of it the merit of the masks decides
+    (:func:`~explainer.training.finish.merit`).
+    """
+    margins = {
+        name: run["least_own"] - run["greatest_other"]
+        for name, run in runs.items()
+    }
+    best = max(margins.values())
+    tied = [name for name in runs if margins[name] >= best - TIE]
+    return max(tied, key=lambda name: merit(runs[name]["masks"]))
+
+
+def choose_explainer(experiment: Experiment) -> None:
+    """Copy the best of the seeds' runs to ``explainer/``.
+
+    Chosen by :func:`chosen_run`, on validation images; what each seed
+    reached is in ``seeds.json``. One run alone is copied as it is.
+    """
+    folder, seeds = experiment.out / "explainer", experiment.preset.seeds
+    chosen = str(seeds[0])
+    if len(seeds) > 1:
+        runs = {
+            str(seed): once(
+                folder / f"seed-{seed}" / "judged.json",
+                lambda seed=seed: judged(  # type: ignore[misc]
+                    experiment, experiment.network(f"explainer/seed-{seed}")
+                ),
+            )
+            for seed in seeds
+        }
+        chosen = chosen_run(runs)
+    run = folder / f"seed-{chosen}"
+    for name in ("model.safetensors", "config.json", "metrics.jsonl"):
+        shutil.copyfile(run / name, folder / name)
+    card = read_json(run / "card.json")
+    write_json(folder / "card.json", {**card, "chosen_of": list(seeds)})
+    if len(seeds) > 1:
+        write_json(
+            experiment.out / "seeds.json",
+            {
+                "card": experiment.card(
+                    "classifier",
+                    "explainer",
+                    split="val",
+                    n=experiment.at_most(JUDGED),
+                    seed=list(seeds),
+                ),
+                "chosen": chosen,
+                "runs": runs,
+            },
+        )
+
+
+# --- the weight of RTIS's area -------------------------------------------
+
+
+def with_area(preset: Preset, weight: float) -> Preset:
+    """Return a preset with another weight of RTIS's area."""
+    return replace(preset, rtis=replace(preset.rtis, area=weight))
+
+
+def train_area(experiment: Experiment, weight: float) -> None:
+    """Train RTIS shortly with one weight into ``rtis/area-WEIGHT/``."""
+    short = experiment.shortened(AREA_STEPS).preset
+    folder = f"rtis/area-{weight:g}"
+    fit(experiment, with_area(short, weight), folder, "rtis")
+
+
+def choose_area(experiment: Experiment) -> None:
+    """Write the scores of each weight and the best of them.
+
+    The masks of each short training are judged on the validation images,
+    after their sharpness was chosen there as in any training.
+    """
+    short = experiment.shortened(AREA_STEPS)
+    val = short.load("val")
+    tried = [
+        {
+            "area": weight,
+            **sharpness_scores(
+                experiment.network(f"rtis/area-{weight:g}"), val, (1.0,)
+            )[1.0],
+        }
+        for weight in AREA_WEIGHTS[experiment.name]
+    ]
+    training = short.preset.explainer_training
+    write_json(
+        experiment.out / "rivals_rtis.json",
+        {
+            "card": experiment.card(
+                "classifier",
+                split="val",
+                n=len(val),
+                size=short.preset.size,
+                steps=training.steps,
+                seed=training.seed,
+            ),
+            "chosen": {"area": max(tried, key=merit)["area"]},
+            "tried": tried,
+        },
+    )

@@ -1,0 +1,458 @@
+"""Trials on the short schedule: what each part of the method does.
+
+The ablation of the loss, what training adds to a network that knows the
+classifier's features, how often a seed confuses classes, and how many images
+a network must see before its masks are more than noise.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from statistics import fmean
+from typing import Any
+
+from torch import nn
+from torch.utils.data import Subset
+
+from explainer.checkpoints import save_weights
+from explainer.data import LabelledImages, all_labels
+from explainer.evaluation.ablation import (
+    PICTURED,
+    VARIANTS,
+    Ablation,
+    ablate,
+    fresh_network,
+    mask_pictures,
+    score,
+    write_masks,
+)
+from explainer.evaluation.images import Settings, select
+from explainer.evaluation.summary import summarise_seeds
+from explainer.files import sha256, write_json
+from explainer.provenance import command_line, environment
+from explainer.reproduction.experiment import Experiment, Step, once
+from explainer.reproduction.networks import fit, judged
+from explainer.training.finish import merit, sharpness_scores
+
+REMOVALS = [name for name in VARIANTS if name.startswith("no-")]
+"""The variants of the loss that lack one of its parts."""
+
+SEEDS: Mapping[str, Mapping[str, int]] = {
+    "scenes": dict.fromkeys(VARIANTS, 1)
+    | dict.fromkeys(["full", *REMOVALS], 3),
+    "animals": dict.fromkeys(
+        [
+            *("full", "no-entropy", "no-area", "no-smoothness"),
+            *("edges", "untrained"),
+        ],
+        1,
+    ),
+}
+"""By experiment, the variants of the loss and with how many seeds each."""
+
+SHORT_SEEDS = {"scenes": 5}
+"""By experiment, the short runs whose confusions are counted."""
+
+VALIDATED = 100
+"""Validation images of a trial's training and of its sharpness."""
+
+PARTS: Mapping[str, Mapping[str, Any]] = {
+    "no-sharing": {"affinity_cells": 0},
+    "no-class-activation": {"class_activation": False},
+    "no-magnification": {"scale": 1.0},
+}
+"""What is left out of the network, by its options."""
+
+BIASES = (-4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0)
+FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""Biases and factors of the logits tried for the untrained network."""
+
+IMAGES = {"scenes": (1, 10, 100, 1000)}
+"""By experiment, the numbers of training images."""
+
+SEEN = 100
+"""Training images on which such a network is measured at most."""
+
+
+def trial_steps(experiment: Experiment) -> list[Step]:
+    """Return the steps of all trials; none for the paper's data."""
+    return [
+        *ablation_steps(experiment),
+        *seed_steps(experiment),
+        *part_steps(experiment),
+        *few_images_steps(experiment),
+    ]
+
+
+# --- the loss ------------------------------------------------------------
+
+
+def ablation_steps(experiment: Experiment) -> list[Step]:
+    """Return a step for each training, and one for the table of all."""
+    seeds = SEEDS.get(experiment.name, {})
+    trainings = [
+        _variant_step(experiment, variant, seed)
+        for variant in seeds
+        for seed in range(seeds[variant])
+    ]
+    table = Step(
+        "ablation",
+        "tell what goes missing with each part of the loss",
+        experiment.out / "ablation.json",
+        partial(ablate_all, experiment),
+    )
+    return [*trainings, table] if trainings else []
+
+
+def _variant_step(experiment: Experiment, variant: str, seed: int) -> Step:
+    name = f"{variant}-{seed}"
+    return Step(
+        f"ablation-{name}",
+        f"train the loss {variant!r} shortly, seed {seed}, and measure it",
+        experiment.out / "ablation" / name / "scores.json",
+        partial(try_variant, experiment, variant, seed),
+    )
+
+
+def ablation_of(experiment: Experiment) -> Ablation:
+    """Return the experiment's ablation, on the short schedule."""
+    short = experiment.shortened()
+    return Ablation(
+        short.preset,
+        experiment.classifier,
+        short.load("train"),
+        short.load("val", VALIDATED),
+        short.load("test"),
+        experiment.out / "ablation",
+        experiment.device or "cpu",
+    )
+
+
+def try_variant(experiment: Experiment, variant: str, seed: int) -> None:
+    """Train a variant of the loss with one seed, and measure it."""
+    ablation = ablation_of(experiment)
+    chosen = select(ablation.classifier, ablation.test, ablation.settings)
+    ablation.trial(variant, seed, chosen, progress=True)
+
+
+def ablate_all(experiment: Experiment) -> None:
+    """Write ``ablation.json`` from the trials, and masks beside it."""
+    ablate(
+        ablation_of(experiment),
+        experiment.out / "ablation.json",
+        seeds=SEEDS[experiment.name],
+        notes=experiment.notes
+        | {"measured_with": experiment.measured_with("classifier")},
+    )
+
+
+# --- the seeds -----------------------------------------------------------
+
+
+def seed_steps(experiment: Experiment) -> list[Step]:
+    """Return the steps that count confusions among short runs."""
+    n = SHORT_SEEDS.get(experiment.name, 0)
+    done = SEEDS.get(experiment.name, {}).get("full", 0)
+    table = Step(
+        "short_seeds",
+        f"count how many of {n} short runs confuse classes",
+        experiment.out / "short_seeds.json",
+        partial(count_confusions, experiment),
+    )
+    more = [_variant_step(experiment, "full", i) for i in range(done, n)]
+    return [*more, table] if n else []
+
+
+def count_confusions(experiment: Experiment) -> None:
+    """Write ``short_seeds.json``: each short run's class scores on val.
+
+    The runs are the ablation's of the full loss, as sharp as their masks
+    are best. ``confused`` counts those that do not tell the classes apart
+    (:func:`~explainer.reproduction.networks.judged`).
+    """
+    short = experiment.shortened()
+    seeds = range(SHORT_SEEDS[experiment.name])
+
+    def judge(seed: int) -> dict[str, Any]:
+        network = experiment.network(f"ablation/full-{seed}")
+        by = sharpen(network, short.load("val", VALIDATED), short)
+        return {"sharpened": by, **judged(short, network)}
+
+    runs = {
+        str(seed): once(
+            experiment.out / "ablation" / f"full-{seed}" / "judged.json",
+            partial(judge, seed),
+        )
+        for seed in seeds
+    }
+    confused = [name for name, run in runs.items() if not run["tells_apart"]]
+    write_json(
+        experiment.out / "short_seeds.json",
+        {
+            "card": experiment.card(
+                "classifier",
+                split="val",
+                seed=list(seeds),
+                steps=short.preset.explainer_training.steps,
+            ),
+            "confused": len(confused),
+            "runs": runs,
+        },
+    )
+
+
+def sharpen(
+    network: Any, val: LabelledImages, experiment: Experiment
+) -> float:
+    """Multiply a network's logits by the preset's best factor; return it."""
+    scores = sharpness_scores(network, val, experiment.preset.sharpen)
+    by = max(scores, key=lambda factor: merit(scores[factor]))
+    network.sharpen(by)
+    return by
+
+
+# --- what training adds --------------------------------------------------
+
+
+def part_steps(experiment: Experiment) -> list[Step]:
+    """Return the steps on the parts of the network, where it has them."""
+    options = experiment.preset.explainer_options
+    if not options.get("class_activation"):
+        return []
+    out = experiment.out
+    trainings = [
+        Step(
+            f"adds-{name}",
+            f"train shortly, {name.replace('-', ' ')}",
+            out / "adds" / name / "card.json",
+            partial(train_part, experiment, name),
+        )
+        for name in PARTS
+    ]
+    return [
+        Step(
+            "untrained",
+            "choose bias and sharpness of the network before any training",
+            out / "untrained" / "card.json",
+            partial(finish_untrained, experiment, "untrained"),
+        ),
+        Step(
+            "adds-untrained",
+            "the same at the size of the short schedule",
+            out / "adds" / "untrained" / "card.json",
+            partial(
+                finish_untrained, experiment.shortened(), "adds/untrained"
+            ),
+        ),
+        *trainings,
+        Step(
+            "adds",
+            "tell what training adds, and each part of the network",
+            out / "adds.json",
+            partial(measure_parts, experiment),
+        ),
+    ]
+
+
+def train_part(experiment: Experiment, name: str) -> None:
+    """Train shortly a network that lacks a part into ``adds/NAME/``."""
+    preset = experiment.shortened().preset
+    options = {**preset.explainer_options, **PARTS[name]}
+    preset = replace(preset, explainer_options=options, sharpen=(1.0,))
+    fit(experiment, preset, f"adds/{name}", seed=0)
+
+
+def finish_untrained(experiment: Experiment, folder: str) -> None:
+    """Write the network that a training starts from, at its best.
+
+    Its decoder says nothing, so that what is left is the classifier's class
+    activation on the magnified image, shared among similar cells. Bias and
+    sharpness are those with the best masks on validation images.
+    """
+    preset = experiment.preset
+    network: Any = fresh_network(preset, experiment.classifier, seed=0)
+    network.to(experiment.device or "cpu")
+    head = network.decoder.head
+    nn.init.zeros_(head.weight)
+    val = experiment.load("val", VALIDATED)
+    tried = {}
+    for bias in BIASES:
+        nn.init.constant_(head.bias, bias / network.sharpness)
+        for by, scores in sharpness_scores(network, val, FACTORS).items():
+            tried[bias, by] = scores
+    bias, by = max(tried, key=lambda pair: merit(tried[pair]))
+    nn.init.constant_(head.bias, bias / network.sharpness)
+    network.sharpen(by)
+    config = {
+        **experiment.notes,
+        "kind": "explainer",
+        "data": preset.data,
+        "architecture": preset.explainer,
+        "options": {
+            **preset.explainer_options,
+            "sharpness": network.sharpness,
+        },
+        "classes": list(experiment.classifier.classes),
+        "size": preset.size,
+    }
+    weights = experiment.out / folder / "model.safetensors"
+    save_weights(weights, network, config)
+    write_json(
+        weights.with_name("card.json"),
+        {
+            **config,
+            "chosen": {"bias": bias, "sharpened": by, "val": tried[bias, by]},
+            "sha256": sha256(weights),
+            "command": command_line(),
+            **environment(),
+        },
+    )
+
+
+def columns_of(
+    experiment: Experiment, network: nn.Module, data: LabelledImages
+) -> dict[str, list[float | None]]:
+    """Return the columns of :func:`score`, None where undefined."""
+    settings = Settings(fill=experiment.preset.fill, steps=0)
+    classifier = experiment.classifier
+    found = score(
+        network,
+        classifier,
+        data,
+        select(classifier, data, settings),
+        settings,
+        experiment.preset.weights,
+    )
+    return {
+        name: [v if v == v else None for v in column]
+        for name, column in found.items()
+    }
+
+
+def measure_parts(experiment: Experiment) -> None:
+    """Write ``adds.json``: the parts' networks on the test images.
+
+    Each as sharp as its masks are best on validation images.
+    """
+    short = experiment.shortened()
+    val, test = short.load("val", VALIDATED), short.load("test")
+    folders = {"full": "ablation/full-0", "untrained": "adds/untrained"}
+    folders |= {name: f"adds/{name}" for name in PARTS}
+    scores, sharpened = {}, {}
+    for name, folder in folders.items():
+        network = experiment.network(folder)
+        sharpened[name] = sharpen(network, val, short)
+        scores[name] = [columns_of(short, network, test)]
+    write_json(
+        experiment.out / "adds.json",
+        {
+            "card": experiment.card(
+                "classifier",
+                split="test",
+                n=len(scores["full"][0]["iou"]),
+                size=short.preset.size,
+                steps=short.preset.explainer_training.steps,
+                seed=0,
+                sharpened=sharpened,
+            ),
+            "variants": summarise_seeds(scores),
+        },
+    )
+
+
+# --- few images ----------------------------------------------------------
+
+
+def few_images_steps(experiment: Experiment) -> list[Step]:
+    """Return a step for each number of training images, and the table."""
+    counts = IMAGES.get(experiment.name, ())
+    out = experiment.out
+    trainings = [
+        Step(
+            f"few_images-{n}",
+            f"train shortly on {n} images",
+            out / "few_images" / str(n) / "card.json",
+            partial(train_on_few, experiment, n),
+        )
+        for n in counts
+    ]
+    table = Step(
+        "few_images",
+        "tell how many training images the masks need",
+        out / "few_images.json",
+        partial(measure_few, experiment),
+    )
+    return [*trainings, table] if trainings else []
+
+
+def repeated(data: LabelledImages, n: int, least: int) -> LabelledImages:
+    """Return the first n images that have a class, over and over.
+
+    Until there are ``least``: so a batch is as large as any.
+    """
+    shown = (all_labels(data).sum(1) > 0).nonzero()[:n, 0].tolist()
+    times = -(-least // len(shown))
+    subset: Any = Subset(data, shown * times)  # type: ignore[arg-type]
+    subset.classes = data.classes
+    found: LabelledImages = subset
+    return found
+
+
+def train_on_few(experiment: Experiment, n: int) -> None:
+    """Train shortly on n images into ``few_images/N/``."""
+    preset = experiment.shortened().preset
+    size = preset.explainer_training.batch_size
+    train = repeated(experiment.load("train"), n, size)
+    fit(experiment, preset, f"few_images/{n}", seed=0, train=train)
+
+
+def measure_few(experiment: Experiment) -> None:
+    """Write ``few_images.json``, and masks of test images beside it.
+
+    Of each network, and of the one that saw all images (the ablation's of
+    the full loss): the means of :func:`score` on the test images and on
+    training images it saw, and how well it tells classes apart on val.
+    """
+    short = experiment.shortened()
+    train, test = short.load("train"), short.load("test")
+    folders = {n: f"few_images/{n}" for n in IMAGES[experiment.name]} | {
+        len(train): "ablation/full-0"
+    }
+    runs, pictures = {}, {}
+    for n, folder in folders.items():
+        network = experiment.network(folder)
+        if folder.startswith("ablation"):
+            sharpen(network, short.load("val"), short)
+        seen = repeated(train, min(n, SEEN), 1)
+        runs[str(n)] = {
+            "test": means(columns_of(short, network, test)),
+            "train": means(columns_of(short, network, seen)),
+            **judged(short, network),
+        }
+        chosen = select(experiment.classifier, test, Settings(), PICTURED)
+        pictures[str(n)] = mask_pictures(network, test, chosen)
+    out = experiment.out / "few_images.json"
+    write_masks(out.with_suffix(".npz"), pictures)
+    write_json(
+        out,
+        {
+            "card": experiment.card(
+                "classifier",
+                split="test",
+                n=len(test),
+                steps=short.preset.explainer_training.steps,
+                seed=0,
+            ),
+            "pictures": [image.index for image in chosen.images],
+            "runs": runs,
+        },
+    )
+
+
+def means(columns: Mapping[str, list[float | None]]) -> dict[str, Any]:
+    """Return the mean of each column's defined values, or None."""
+    defined = {
+        name: [v for v in column if v is not None]
+        for name, column in columns.items()
+    }
+    return {name: fmean(v) if v else None for name, v in defined.items()}
