@@ -81,10 +81,9 @@ def class_masks_of(
     indices: Sequence[int],
     class_index: int | None = None,
 ) -> Tensor:
-    """Run a method on some images; return its masks ``(N, C, H, W)``.
+    """Return a method's masks of some images, ``(N, C, H, W)`` on the CPU.
 
-    It explains the labels, or the one class of ``class_index``. The masks
-    are on the CPU.
+    It explains the labels, or the one class of ``class_index``.
     """
     found = []
     device = device_of(classifier)
@@ -189,7 +188,7 @@ def fall_apart(
     data: LabelledImages,
     indices: Sequence[int],
 ) -> Rows:
-    """Compare the masks of a classifier with those of its randomised copy.
+    """Return how masks change when the classifier is randomised.
 
     ``before`` and ``after`` are class masks ``(N, C, H, W)`` of the images'
     labels, merged here. ``correlation`` is the :func:`rank_correlation` of

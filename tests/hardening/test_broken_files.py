@@ -253,7 +253,7 @@ def test_broken_annotations_are_named(
 @pytest.mark.parametrize("row", ["{}", '{"image": 3}', '{"index": 0}'])
 @pytest.mark.parametrize(
     ("command", "file"),
-    [("evaluate", "a.jsonl"), ("class-scores", "a.zero.jsonl")],
+    [("evaluate", "a.jsonl"), ("class-scores", "a.jsonl")],
 )
 def test_a_row_that_is_none_is_named(
     warm: Any, tmp_path: Path, command: str, file: str, row: str
