@@ -197,7 +197,7 @@ def _locate(where: Path | str, kind: str) -> Path:
 
 
 def load_classifier(where: Path | str) -> Frozen:
-    """Return a classifier, frozen, with its configuration as ``config``.
+    """Return a classifier, frozen, with its ``config`` and its ``sha256``.
 
     ``where`` is a run's folder, a checkpoint file, or a name: of a shipped
     pair ("scenes"), or of a preset that has none ("voc2007-vgg16") and was
@@ -217,6 +217,7 @@ def load_classifier(where: Path | str) -> Frozen:
         )
     )
     loaded.config = config  # type: ignore[assignment]
+    loaded.sha256 = sha256(path)  # type: ignore[assignment]
     loaded.classifier.size = config.get("size")  # type: ignore[assignment]
     return loaded
 
@@ -226,7 +227,7 @@ def load_explainer(
     classes: tuple[str, ...] | None = None,
     kind: str = "explainer",
 ) -> nn.Module:
-    """Return an Explainer in eval mode, its configuration as ``config``.
+    """Return an Explainer in eval mode, with ``config`` and ``sha256``.
 
     ``where`` is as in :func:`load_classifier`; the ``kind`` "rtis" looks for
     the network that was trained with the loss of RTIS. Raises
@@ -255,6 +256,7 @@ def load_explainer(
     )
     module.eval().requires_grad_(False)
     module.config = config  # type: ignore[assignment]
+    module.sha256 = sha256(path)  # type: ignore[assignment]
     return module
 
 

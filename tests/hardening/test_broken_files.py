@@ -150,7 +150,7 @@ def test_what_is_no_picture_is_named(
 
 @pytest.mark.parametrize(
     ("command", "file"),
-    [("evaluate", "a.jsonl"), ("class-scores", "a.zero.jsonl")],
+    [("evaluate", "a.jsonl"), ("class-scores", "a.jsonl")],
 )
 def test_a_row_that_is_none_is_named(
     warm: Any, tmp_path: Path, command: str, file: str
