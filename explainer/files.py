@@ -41,6 +41,16 @@ def cache_folder() -> Path:
     )
 
 
+def results_folder() -> Path:
+    """Return the folder of the results that the book reads.
+
+    The checkout's ``book/results``, or the package's own copy.
+    """
+    package = Path(__file__).parent
+    checkout = package.parent / "book" / "results"
+    return checkout if checkout.is_dir() else package / "results"
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file such that nobody ever reads half of it.
 

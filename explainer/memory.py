@@ -2,7 +2,6 @@
 
 import ctypes
 import platform
-from pathlib import Path
 
 # From glibc's malloc.h.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
@@ -31,15 +30,3 @@ def keep_freed_memory() -> bool:
         M_TOP_PAD: RESERVE,
     }
     return all(mallopt(name, value) for name, value in settings.items())
-
-
-def resident_mb() -> float | None:
-    """Return what this process holds of the memory now, in MB (10^6 bytes).
-
-    None where the system does not tell (other than Linux).
-    """
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return None
-    return int(status.split("VmRSS:")[1].split()[0]) * 1.024e-3

@@ -5,12 +5,14 @@ Budgets are those a 2-core machine can pay; the authors' are in
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from explainer.attribution import METHODS, PAPER_METHODS
 from explainer.checkpoints import CheckpointError, load_explainer
 from explainer.errors import UnknownNameError, UserError
 from explainer.evaluation.methods import Contender
+from explainer.files import read_json, results_folder
 
 VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "extremal_perturbation_torchray": (
@@ -46,43 +48,28 @@ TRIAL_BUDGET: Mapping[str, Mapping[str, Any]] = {
 }
 """Enough to see that everything runs; the numbers mean nothing."""
 
+PHOTOGRAPHS_BUDGET: Mapping[str, Mapping[str, Any]] = {
+    "rise": {"n_masks": 2000},
+    "extremal_perturbation": {"iterations": 200},
+    "igos": {"iterations": 15, "steps": 20},
+}
+"""What a CPU can pay for forty photographs in a night."""
+
 BUDGETS = {
     "reduced": BUDGET,
+    "photographs": PHOTOGRAPHS_BUDGET,
     "full": FULL_BUDGET,
     "trial": TRIAL_BUDGET,
 }
 """By the name that the command line knows them by."""
-
-CHOSEN: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-    "scenes": {
-        "grad_cam": {"power": 0.3},
-        "rise": {"cells": 5, "p": 0.1, "power": 2},
-        "extremal_perturbation": {
-            "areas": (0.02, 0.05, 0.1, 0.2),
-            "smoothing": 0.0,
-            "power": 2,
-        },
-        "igos": {"l1": 3.0, "power": 0.5},
-        "rtis": {"sharpen": 8},
-    },
-    # On 12 images; of EP and iGOS++ only the final scaling, at 160 pixels.
-    "animals": {
-        "rise": {"cells": 4, "scaling": "none", "power": 3},
-        "extremal_perturbation": {"scaling": "none", "power": 2},
-        "igos": {"scaling": "none"},
-        "rtis": {"sharpen": 8},
-    },
-}
-"""By preset and method: the settings that a search on 30 validation images
-found (``tools/search_rivals.py``; ``book/results/rivals_search_*.json``). A
-preset that is not here has not been searched: defaults run."""
 
 DEAR = ("extremal_perturbation", "igos", *VARIANTS)
 """The dearest methods: they optimise masks for every image and class."""
 
 LIMIT: Mapping[str, Mapping[str, int]] = {
     "scenes": dict.fromkeys(DEAR, 100),
-    "animals": dict.fromkeys(DEAR, 40) | dict.fromkeys(VARIANTS, 20),
+    "animals": dict.fromkeys(("rise", *DEAR), 40)
+    | dict.fromkeys(VARIANTS, 20),
     # As many as are segmented, for the class scores too.
     "voc2007-vgg16": dict.fromkeys(DEAR, 210),
     "voc2007-resnet50": dict.fromkeys(DEAR, 210),
@@ -92,13 +79,30 @@ LIMIT: Mapping[str, Mapping[str, int]] = {
 """By preset: how many images the dearest methods are measured on."""
 
 
-def options_of(
-    name: str, preset: str, budget: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
-    """Return a row's own and chosen settings and its share of a budget."""
+Options = Mapping[str, Mapping[str, Any]]
+"""Options by the name of a method."""
+
+
+def tuned_settings(preset: str) -> dict[str, dict[str, Any]]:
+    """Return the settings that a search on validation images chose.
+
+    By method, out of the shipped ``rivals_search_PRESET.json``; none for a
+    preset that has not been searched: defaults run.
+    """
+    path = results_folder() / f"rivals_search_{preset}.json"
+    return chosen_in(path) if path.is_file() else {}
+
+
+def chosen_in(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the choices of a search's results file, by method."""
+    found = read_json(path)
+    return {k: v["chosen"] for k, v in found.items() if k != "card"}
+
+
+def options_of(name: str, tuned: Options, budget: Options) -> dict[str, Any]:
+    """Return a row's own and tuned settings and its share of a budget."""
     method, own = VARIANTS.get(name, (name, {}))
-    chosen = CHOSEN.get(preset, {}).get(name, {})
-    return {**own, **chosen, **budget.get(method, {})}
+    return {**own, **tuned.get(name, {}), **budget.get(method, {})}
 
 
 def methods_named(asked: Sequence[str]) -> list[str]:
@@ -124,17 +128,21 @@ def contenders(
     explainer: str | None = None,
     rtis: str | None = None,
     device: str = "cpu",
-    budget: Mapping[str, Mapping[str, Any]] = BUDGET,
+    budget: Options = BUDGET,
+    tuned: Options | None = None,
 ) -> dict[str, Contender]:
     """Return the methods asked for, ready for an evaluation.
 
     ``explainer`` and ``rtis`` are checkpoints; by default the shipped ones
-    of the preset. Raises :class:`UserError` where one is missing.
+    of the preset. ``tuned`` are settings by row, by default the preset's
+    (:func:`tuned_settings`). Raises :class:`UserError` where a network is
+    missing.
     """
     rows = {}
+    tuned = tuned_settings(preset) if tuned is None else tuned
     where = {"explainer": explainer, "rtis": rtis}
     for name in methods_named(asked):
-        options = options_of(name, preset, budget)
+        options = options_of(name, tuned, budget)
         if name in where:
             try:
                 network = load_explainer(where[name] or preset, classes, name)

@@ -155,7 +155,7 @@ def tries_table(tries: Results, settings: Mapping[str, str]) -> Table:
     """Return the settings in which runs differ, and the runs' scores.
 
     A row per run; last the controls, which have no settings. ``tries`` is
-    what ``tools/compare_runs.py`` wrote. ``settings`` gives the headings by
+    what a comparison of recipes wrote. ``settings`` gives the headings by
     the dotted names of the settings to show; those that no run of the file
     names are left out.
     """
@@ -199,7 +199,7 @@ def seeds_table(tries: Results) -> Table:
 def search_table(search: Results) -> Table:
     """Return what a search for a rival's settings gained, a row per rival.
 
-    ``search`` is what ``tools/search_rivals.py settings`` wrote. Scores are
+    ``search`` is what ``explainer reproduce`` wrote to ``rivals_search_*.json``. Scores are
     those of the defaults and of the choice, on the images searched on.
     """
     rows = {}

@@ -134,7 +134,8 @@ EVALUATION = (
 )
 REPRODUCTION = (
     *("reproduce", "scenes", "--limit", "4", "--steps", "2"),
-    *("--budget", "trial", "--methods", "explainer,grad_cam", "--out"),
+    *("--only", "classifier", "--only", "explainer-42"),
+    *("--only", "ablation-full-0", "--out"),
 )
 
 

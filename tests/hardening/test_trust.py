@@ -31,7 +31,7 @@ from explainer.data.download import Archive, extract, fetch
 from explainer.errors import UserError
 from explainer.files import DamagedFileError, sha256, write_json
 from explainer.model import build_explainer, small
-from explainer.reproduce import remember
+from explainer.reproduction import remember
 from explainer.training import Run, TrainingConfig, fit_classifier
 
 ROOT = Path(__file__).parents[2]

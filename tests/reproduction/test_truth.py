@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from measure_truth import main, mean_of, true_masks
 
 from explainer.data import Batch
-from measure_truth import main, mean_of, true_masks
 
 
 def test_the_truth_has_a_mask_for_each_class_that_is_there() -> None:
