@@ -199,8 +199,9 @@ def seeds_table(tries: Results) -> Table:
 def search_table(search: Results) -> Table:
     """Return what a search for a rival's settings gained, a row per rival.
 
-    ``search`` is what ``explainer reproduce`` wrote to ``rivals_search_*.json``. Scores are
-    those of the defaults and of the choice, on the images searched on.
+    ``search`` is what ``explainer reproduce`` wrote to
+    ``rivals_search_*.json``. Scores are those of the defaults and of the
+    choice, on the images searched on.
     """
     rows = {}
     for name in methods_of(search):
