@@ -118,16 +118,14 @@ def difference_table(results: Results) -> Table:
     return table([HEADINGS[k] for k in MAIN], rows)
 
 
-def rank(
-    results: Results, metric: str, among: Sequence[str] = PAPER_METHODS
-) -> tuple[int, int]:
+def rank(results: Results, metric: str) -> tuple[int, int]:
     """Return the Explainer's place, 1 for the best, and of how many.
 
     By the paired differences, so that a rival is compared on the images
-    that both were measured on. Only methods of ``among`` that are in the
-    results take part; a tie takes the better place.
+    that both were measured on. The paper's methods that are in the results
+    take part; a tie takes the better place.
     """
-    rivals = [m for m in among if m in results and m != "explainer"]
+    rivals = [m for m in PAPER_METHODS if m in results and m != "explainer"]
     sign = -1 if metric in LOWER_IS_BETTER else 1
     means = [results[m]["difference"][metric]["mean"] for m in rivals]
     better = [d for d in means if d is not None and sign * d > 0]
