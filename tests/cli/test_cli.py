@@ -19,6 +19,7 @@ from explainer.checkpoints import (
 from explainer.cli.options import score_lines
 from explainer.data import VOC_CLASSES
 from explainer.data.shapes import CLASSES
+from explainer.files import sha256
 
 METRICS = {"accuracy", "iou", "iou_50", "saliency", "mae", "seconds"}
 
@@ -136,6 +137,10 @@ def test_evaluate_writes_the_table(
     assert results["zero"]["iou"] == 0
     assert results["card"]["split"] == "test"
     assert 0 <= results["card"]["classifier_map"] <= 1
+    assert results["card"]["measured_with"] == {
+        name: sha256(runs / name / "model.safetensors")
+        for name in ("classifier", "explainer")
+    }
     lines = out.with_suffix(".jsonl").read_text().splitlines()
     rows = [r for r in map(json.loads, lines) if "index" in r]
     assert len(rows) == 3 * 6
