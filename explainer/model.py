@@ -302,7 +302,7 @@ class Lite0Encoder(nn.Module):
     Its convolutions pad as TensorFlow does: on the right and below alone
     where a size is even, so that a cell's centre drifts off by half a pixel
     a stage, 15 pixels by the last. With ``cell * k + 1`` pixels every stage
-    has an odd size and is padded on both sides alike; its cells' centres
+    has an odd size and is padded equally on both sides; its cells' centres
     then lie on every 4th, ..., 32nd pixel, the first and the last on the
     image's corners.
     """

@@ -237,7 +237,7 @@ class COCO:
 
     With ``classes`` given, labels and masks are in terms of these; other
     objects count as background, also where they cover one of the classes
-    (``other_objects`` tells which), and images with none of the classes
+    (``other_objects`` names them), and images with none of the classes
     stay, labelled all zero.
 
     Parameters

@@ -37,7 +37,7 @@ UNREAD = (
 )
 """Pictures that cannot be read here: named in a folder, not passed over."""
 ORIENTATION = 0x0112
-"""Where EXIF tells how the camera was held."""
+"""The EXIF tag that says how the camera was held."""
 MAX_PIXELS = 64_000_000
 """More than this would fill the memory of a small machine."""
 
@@ -151,7 +151,7 @@ def _open(path: str | Path, size: Size | None) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     """Turn a picture as it was held, in RGB; it is changed."""
     image.load()
-    # In place, as all that follows: a copy of a large picture is dear.
+    # In place, as all that follows: a large picture is slow to copy.
     ImageOps.exif_transpose(image, in_place=True)
     return _rgb(image)
 

@@ -107,8 +107,8 @@ class VOC:
     a segmentation has the mask None. Labels and mask may disagree.
 
     With fewer ``classes`` than all 20, labels and masks are in terms of
-    these; other objects count as background (``other_objects`` tells
-    which), and images with none of the classes stay, labelled all zero.
+    these; other objects count as background (``other_objects`` names
+    them), and images with none of the classes stay, labelled all zero.
 
     Parameters
     ----------
