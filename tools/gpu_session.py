@@ -43,11 +43,10 @@ from explainer.evaluation.scoreboard import (
     DEAR,
     contenders,
 )
-from explainer.files import write_json
+from explainer.files import read_json, write_json
 from explainer.model import build_explainer
 from explainer.presets import Preset, get_preset
 from explainer.provenance import environment
-from explainer.teaching.tables import read_results
 from explainer.training import TrainingConfig, fit_explainer
 
 SHARE = {"explainer": 0.7, "rtis": 0.3}
@@ -184,15 +183,17 @@ def planned_steps(
     out: Path, pace: Callable[[], float], minutes: float, most: int | None
 ) -> dict[str, int]:
     """Return the steps of both trainings, the same in every call."""
-    found = read_results(out / "plan.json")
-    if found is None:
+    plan = out / "plan.json"
+    if plan.is_file():
+        found = read_json(plan)
+    else:
         seconds = pace()
         steps = {
             kind: min(most or 10**9, int(60 * minutes * share / seconds) + 1)
             for kind, share in SHARE.items()
         }
         found = {"seconds_per_step": seconds, "steps": steps}
-        write_json(out / "plan.json", {**found, **environment()})
+        write_json(plan, {**found, **environment()})
     return dict(found["steps"])
 
 

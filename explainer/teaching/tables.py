@@ -45,8 +45,21 @@ Results = Mapping[str, Any]
 """What a results file holds: a scoreboard, class scores, a search."""
 
 
-def read_results(path: Path) -> dict[str, Any] | None:
+def results_file(name: str) -> Path:
+    """Return the path of a results file, given its name.
+
+    An installed package has them in ``explainer/results``; the repository
+    keeps the same files in ``book/results``.
+    """
+    package = Path(__file__).parents[1]
+    installed = package / "results"
+    in_repository = package.parent / "book" / "results"
+    return (installed if installed.is_dir() else in_repository) / name
+
+
+def read_results(name: str) -> dict[str, Any] | None:
     """Return a results file's content, or None if it has not been made."""
+    path = results_file(name)
     return read_json(path) if path.is_file() else None
 
 

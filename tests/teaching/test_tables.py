@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from explainer.attribution import PAPER_METHODS
+from explainer.teaching import tables
 from explainer.teaching.tables import (
     METRICS,
     NOT_AVAILABLE,
@@ -20,6 +21,7 @@ from explainer.teaching.tables import (
     places,
     rank,
     read_results,
+    results_file,
     score_cells,
     score_table,
     search_table,
@@ -27,7 +29,6 @@ from explainer.teaching.tables import (
     tries_table,
 )
 
-SHIPPED = Path(__file__).parents[2] / "book" / "results"
 MAIN = ("accuracy", "iou", "iou_50", "saliency", "mae")
 
 
@@ -142,11 +143,17 @@ def test_class_scores_in_percent() -> None:
     assert shown.rows["bee"] == ["no image", "no image", "[no image]"]
 
 
-def test_a_file_that_is_not_there_is_none(tmp_path: Path) -> None:
-    path = tmp_path / "results.json"
-    assert read_results(path) is None
-    path.write_text(json.dumps(RESULTS))
-    assert read_results(path) == RESULTS
+@pytest.mark.parametrize("folder", ["explainer/results", "book/results"])
+def test_results_files_are_found_in_the_package_or_its_repository(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "explainer" / "teaching" / "tables.py"
+    monkeypatch.setattr(tables, "__file__", str(here))
+    (tmp_path / folder).mkdir(parents=True)
+    assert results_file("a.npz") == tmp_path / folder / "a.npz"
+    assert read_results("a.json") is None
+    (tmp_path / folder / "a.json").write_text(json.dumps(RESULTS))
+    assert read_results("a.json") == RESULTS
 
 
 def test_undefined_differences() -> None:
@@ -217,10 +224,12 @@ def test_places() -> None:
 
 @pytest.mark.parametrize("name", ["paper_class_scores", "paper_scoreboard"])
 def test_what_is_theirs_names_its_source(name: str) -> None:
-    content = json.loads((SHIPPED / f"{name}.json").read_text())
+    content = read_results(f"{name}.json")
+    assert content is not None
     assert "arXiv 2205.11266" in content["source"]
 
 
 def test_the_claim_is_about_our_metrics() -> None:
-    content = json.loads((SHIPPED / "paper_scoreboard.json").read_text())
+    content = read_results("paper_scoreboard.json")
+    assert content is not None
     assert set(content["place"]) == set(METRICS)
