@@ -36,14 +36,16 @@ def cache_folder() -> Path:
     )
 
 
-def results_folder() -> Path:
-    """Return the folder of the results that the book reads.
+def results_file(name: str) -> Path:
+    """Return the path of a results file of the book, given its name.
 
-    The checkout's ``book/results``, or the package's own copy.
+    The repository keeps them in ``book/results``; an installed package has
+    the same files in ``explainer/results``.
     """
     package = Path(__file__).parent
-    checkout = package.parent / "book" / "results"
-    return checkout if checkout.is_dir() else package / "results"
+    repository = package.parent / "book" / "results"
+    folder = repository if repository.is_dir() else package / "results"
+    return folder / name
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -16,7 +16,7 @@ from explainer.attribution import METHODS, PAPER_METHODS, Method
 from explainer.checkpoints import CheckpointError, load_explainer
 from explainer.data.base import Batch
 from explainer.errors import Registry, UserError
-from explainer.files import read_json, results_folder
+from explainer.files import read_json, results_file
 from explainer.metrics import class_truth
 from explainer.provenance import describe
 from explainer.streams import generator
@@ -207,7 +207,7 @@ def tuned_settings(preset: str) -> dict[str, dict[str, Any]]:
     By method, out of the shipped ``rivals_search_PRESET.json``; none for a
     preset that has not been searched: defaults run.
     """
-    path = results_folder() / f"rivals_search_{preset}.json"
+    path = results_file(f"rivals_search_{preset}.json")
     return chosen_in(path) if path.is_file() else {}
 
 

@@ -7,7 +7,6 @@ package would measure is "not run".
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
@@ -18,7 +17,7 @@ from explainer.attribution import (
 )
 from explainer.evaluation.class_scores import diagonal_and_rest
 from explainer.evaluation.summary import MAIN
-from explainer.files import read_json
+from explainer.files import read_json, results_file
 from explainer.teaching.display import Table, table
 
 HEADINGS = {
@@ -45,8 +44,9 @@ Results = Mapping[str, Any]
 """What a results file holds: a scoreboard, class scores, a search."""
 
 
-def read_results(path: Path) -> dict[str, Any] | None:
+def read_results(name: str) -> dict[str, Any] | None:
     """Return a results file's content, or None if it has not been made."""
+    path = results_file(name)
     return read_json(path) if path.is_file() else None
 
 
