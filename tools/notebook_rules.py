@@ -90,6 +90,9 @@ def _code_rules(code: list[str], install_cell: str) -> list[str]:
     presets = re.findall(r"^PRESET\b.*$", rest, re.MULTILINE)
     if presets not in ([], ['PRESET = "scenes"']):
         broken.append('sets PRESET by another line than PRESET = "scenes"')
+    before, loads, _ = re.split(r"(\bload\w*\(PRESET|\Z)", rest, maxsplit=1)
+    if loads and "check_weights(PRESET, " not in before:
+        broken.append("loads weights of PRESET before check_weights")
     return broken
 
 

@@ -12,12 +12,11 @@ from explainer.cli.options import (
     Root,
     Steps,
     Workers,
-    budget_named,
     changed_preset,
     check_limit,
     device_named,
 )
-from explainer.evaluation.scoreboard import BUDGETS
+from explainer.evaluation.methods import BUDGETS
 from explainer.reproduction import (
     Experiment,
     chosen_steps,
@@ -109,10 +108,12 @@ def reproduce_command(
     name = preset_of(experiment, classifier)
     check_limit(limit)
     if budget is not None:
-        budget_named(budget)
+        BUDGETS.check(budget)
     this = Experiment(
         name,
-        changed_preset(name, None, steps, None, precision, workers),
+        changed_preset(
+            name, steps=steps, precision=precision, workers=workers
+        ),
         out or Path("runs") / f"reproduce-{name}",
         root,
         limit,

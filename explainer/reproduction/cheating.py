@@ -6,21 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from explainer.attribution import METHODS, PAPER_METHODS
-from explainer.checkpoints import load_classifier, shipped
+from explainer.checkpoints import load_classifier, load_explainer, shipped
 from explainer.data import Scenes
 from explainer.deadline import check_time
-from explainer.evaluation.methods import Contender, describe_row
+from explainer.evaluation.ablation import shortened
+from explainer.evaluation.methods import BUDGETS, Contender
 from explainer.evaluation.sanity import (
     class_masks_of,
     fall_apart,
     find_marker,
     marked,
-    mean_rows,
     randomised,
     reliance,
-    retrain,
 )
-from explainer.evaluation.scoreboard import BUDGETS
+from explainer.evaluation.summary import estimate
 from explainer.files import sha256, write_json
 from explainer.presets import get_preset
 from explainer.provenance import describe
@@ -92,8 +91,7 @@ def measure_all(experiment: Experiment) -> None:
         ).preset.explainer_training.steps,
         shortcut=describe(data.shortcut),
         methods={
-            name: describe_row(contender(experiment, name))
-            for name in PAPER_METHODS
+            name: contender(experiment, name).card for name in PAPER_METHODS
         },
     )
     card["limit"] = experiment.at_most(IMAGES)
@@ -127,13 +125,13 @@ def find(experiment: Experiment, name: str, folder: Path) -> dict[str, Any]:
         data,
         marked(data, experiment.at_most(IMAGES)),
     )
-    return mean_rows(rows[name])
+    return {key: estimate(column) for key, column in rows[name].items()}
 
 
 def fall(experiment: Experiment, name: str, folder: Path) -> dict[str, Any]:
     """Return how a method's masks change with a classifier's weights."""
-    preset = get_preset(HONEST)
-    training = experiment.shortened(STEPS).preset.explainer_training
+    steps = experiment.shortened(STEPS).preset.explainer_training.steps
+    short = shortened(get_preset(HONEST), steps, batch_size=BATCH)
     trained = load_classifier(HONEST).to(experiment.device or "cpu")
     limit = experiment.limit
     train, val, test = (
@@ -151,17 +149,16 @@ def fall(experiment: Experiment, name: str, folder: Path) -> dict[str, Any]:
     ):
         network = None
         if name in LEARNED:
-            network = retrain(
-                name,  # type: ignore[arg-type]
-                preset,
+            run = short.train_explainer(
+                folder / f"{name}-{kind}",
                 classifier,
                 train,
                 val,
-                training,
-                folder / f"{name}-{kind}",
-                device=experiment.device or "cpu",
-                progress=True,
+                loss=name,
+                device=experiment.device,
             )
+            network = load_explainer(run).to(experiment.device or "cpu")
         method = contender(experiment, name, network)
         masks.append(class_masks_of(name, method, classifier, test, images))
-    return mean_rows(fall_apart(masks[0], masks[1], test, images))
+    rows = fall_apart(masks[0], masks[1], test, images)
+    return {key: estimate(column) for key, column in rows.items()}

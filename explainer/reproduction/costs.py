@@ -16,10 +16,15 @@ from torch import Tensor, nn
 from explainer.attribution import PAPER_METHODS
 from explainer.data import Batch, collate
 from explainer.deadline import check_time
-from explainer.evaluation.cost import Setting, along, measure
+from explainer.evaluation.cost import Workload, along, measure_costs
 from explainer.evaluation.images import to_device
-from explainer.evaluation.methods import Contender, attribute
-from explainer.evaluation.scoreboard import BUDGETS, Options, contenders
+from explainer.evaluation.methods import (
+    BUDGETS,
+    Contender,
+    Options,
+    attribute,
+    contenders,
+)
 from explainer.files import write_json
 from explainer.provenance import describe
 from explainer.reproduction.experiment import Experiment, Step
@@ -101,7 +106,7 @@ def measure_cost(experiment: Experiment) -> None:
     preset, device = experiment.preset, experiment.device or "cpu"
     trial = experiment.budget == "trial"
     rows = rows_under(experiment, BUDGETS["trial"] if trial else COUNTS)
-    base = Setting(preset.size, classes=2, batch=4)
+    base = Workload(preset.size, classes=2, batch=4)
     sizes = [preset.size * share // 4 for share in (2, 4, 6, 8)]
     images = {}
     for size in sizes:
@@ -110,8 +115,8 @@ def measure_cost(experiment: Experiment) -> None:
         samples = [data[i] for i in range(min(max(BATCHES), len(data)))]
         images[size] = collate(samples).images.to(device)
     classifier = experiment.classifier
-    measure(rows, classifier, images, [base])  # what happens only once
-    points = measure(
+    measure_costs(rows, classifier, images, [base])  # what happens only once
+    points = measure_costs(
         rows,
         classifier,
         images,

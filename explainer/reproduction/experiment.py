@@ -11,7 +11,7 @@ from torch import nn
 from explainer.checkpoints import load_classifier, load_explainer
 from explainer.classifiers import Frozen
 from explainer.data import First, LabelledImages
-from explainer.evaluation.ablation import short_training
+from explainer.evaluation.ablation import shortened
 from explainer.files import read_json, write_json
 from explainer.presets import Preset
 from explainer.provenance import command_line, environment
@@ -90,13 +90,7 @@ class Experiment:
                     "scale": SHORT_SCALE,
                 },
             }
-        short = replace(
-            preset,
-            explainer_training=short_training(preset, steps),
-            stages=(),
-            averaged=1,
-            **changes,
-        )
+        short = replace(shortened(preset, steps), **changes)
         return replace(self, preset=short)
 
     @property

@@ -16,7 +16,7 @@ from torch import nn
 from explainer.attribution import METHODS
 from explainer.data import LabelledImages
 from explainer.deadline import check_time
-from explainer.evaluation.class_scores import class_scores
+from explainer.evaluation.class_scores import class_score_tables
 from explainer.evaluation.methods import Contender
 from explainer.files import read_json, write_atomically, write_json
 from explainer.presets import Preset
@@ -184,8 +184,9 @@ def extremes(
 ) -> tuple[float, float]:
     """Return a class-score table's least diagonal and greatest other entry.
 
-    ``scores`` as in :class:`~explainer.evaluation.class_scores.ClassScores`;
-    "none" and rows without images are passed over.
+    ``scores`` as in
+    :func:`~explainer.evaluation.class_scores.class_score_tables`; "none"
+    and rows without images are left out.
     """
     own: list[float] = []
     other: list[float] = []
@@ -204,19 +205,22 @@ def judged(experiment: Experiment, network: nn.Module) -> dict[str, Any]:
     good enough (``tells_apart``), and IoU, accuracy and MAE of the masks.
     """
     val = experiment.load("val", JUDGED)
-    table = class_scores(
-        Contender(METHODS["explainer"], {"network": network}),
+    tables = class_score_tables(
+        {"explainer": Contender(METHODS["explainer"], {"network": network})},
         experiment.classifier,
         val,
         fill=experiment.preset.fill,
     )
-    own, other = extremes(table.scores)
+    table = tables["explainer"]
+    own, other = extremes(table["scores"])
     return {
         "least_own": own,
         "greatest_other": other,
         "tells_apart": own >= LEAST_OWN and other <= MOST_OTHER,
         "masks": sharpness_scores(network, val, (1.0,))[1.0],
-        "class_scores": table.to_json(),
+        "class_scores": {
+            k: table[k] for k in ("classes", "columns", "scores", "ci", "n")
+        },
     }
 
 

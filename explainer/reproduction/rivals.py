@@ -25,10 +25,11 @@ from explainer.deadline import check_time
 from explainer.evaluation import evaluate
 from explainer.evaluation.cost import cost_of
 from explainer.evaluation.images import Settings, select
-from explainer.evaluation.methods import Contender, attribute
-from explainer.evaluation.scoreboard import (
+from explainer.evaluation.methods import (
     BUDGETS,
+    Contender,
     Options,
+    attribute,
     chosen_in,
     options_of,
 )

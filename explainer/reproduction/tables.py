@@ -9,15 +9,15 @@ from typing import Any
 from explainer.attribution import METHODS
 from explainer.data import First
 from explainer.evaluation import evaluate
-from explainer.evaluation.class_score_tables import class_score_tables
+from explainer.evaluation.class_scores import class_score_tables
 from explainer.evaluation.images import Settings
-from explainer.evaluation.methods import Contender
-from explainer.evaluation.scoreboard import (
+from explainer.evaluation.methods import (
     BUDGETS,
     CONTROLS,
-    DEAR,
+    SLOW,
+    Contender,
     contenders,
-    methods_named,
+    rows_named,
 )
 from explainer.files import read_json, write_atomically, write_json
 from explainer.reproduction.experiment import Experiment, Step
@@ -31,7 +31,7 @@ BUDGET: Mapping[str, str] = {
 }
 """By experiment, the budget of RISE, EP and iGOS++; "full" elsewhere."""
 
-ITERATIVE = ("rise", *DEAR)
+ITERATIVE = ("rise", *SLOW)
 """The methods that have a step of their own, for they take long."""
 
 PAPER_TABLE = ("bottle", "car", "cat", "dog", "person")
@@ -43,7 +43,7 @@ SCORED: Mapping[str, int] = {"animals": 200}
 SCORED_SLOW = 40
 """The same for the methods that pay for each class anew."""
 
-NOT_SCORED: Mapping[str, Sequence[str]] = {"animals": DEAR}
+NOT_SCORED: Mapping[str, Sequence[str]] = {"animals": SLOW}
 """Methods whose class scores would take days, by experiment."""
 
 VIEWS = 5
@@ -164,7 +164,7 @@ def rows_of(
 def all_names(experiment: Experiment) -> list[str]:
     """Return the names of all rows, the untrained network's if there is."""
     has = (experiment.out / "untrained").is_dir()
-    return [*methods_named(["all"]), *["untrained"] * has]
+    return [*rows_named(["all"]), *["untrained"] * has]
 
 
 def about(experiment: Experiment) -> dict[str, Any]:

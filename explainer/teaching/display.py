@@ -1,4 +1,4 @@
-"""What a chapter shows that is no picture: source code and tables.
+"""What a chapter shows that is no picture: source code, tables, a warning.
 
 Notebooks ask an object for its ``_repr_markdown_`` or ``_repr_html_``; that
 is all that is needed, so IPython is not imported.
@@ -8,6 +8,12 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+
+from explainer.checkpoints import (
+    CheckpointError,
+    load_classifier,
+    load_explainer,
+)
 
 
 @dataclass(frozen=True)
@@ -88,3 +94,23 @@ def table(
                 f"{len(columns)} columns"
             )
     return Table(columns, rows, digits)
+
+
+def check_weights(preset: str, *kinds: str) -> None:
+    """Print a sentence for each network of a preset that is not there.
+
+    ``kinds``, "classifier" or "explainer", are those that a chapter loads.
+    Said before anything is downloaded for it, and before a cell fails.
+    """
+    ways: dict[str, Callable[[str], object]] = {
+        "classifier": load_classifier,
+        "explainer": load_explainer,
+    }
+    for kind in kinds:
+        try:
+            ways[kind](preset)
+        except CheckpointError as error:
+            print(
+                f"PRESET = {preset!r} has no {kind} here, so this chapter "
+                f"stops where it loads one: {error}"
+            )

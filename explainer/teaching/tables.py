@@ -7,7 +7,6 @@ package would measure is "not run".
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
@@ -18,7 +17,7 @@ from explainer.attribution import (
 )
 from explainer.evaluation.class_scores import diagonal_and_rest
 from explainer.evaluation.summary import MAIN
-from explainer.files import read_json
+from explainer.files import read_json, results_file
 from explainer.teaching.display import Table, table
 
 HEADINGS = {
@@ -45,8 +44,9 @@ Results = Mapping[str, Any]
 """What a results file holds: a scoreboard, class scores, a search."""
 
 
-def read_results(path: Path) -> dict[str, Any] | None:
+def read_results(name: str) -> dict[str, Any] | None:
     """Return a results file's content, or None if it has not been made."""
+    path = results_file(name)
     return read_json(path) if path.is_file() else None
 
 
@@ -118,16 +118,14 @@ def difference_table(results: Results) -> Table:
     return table([HEADINGS[k] for k in MAIN], rows)
 
 
-def rank(
-    results: Results, metric: str, among: Sequence[str] = PAPER_METHODS
-) -> tuple[int, int]:
+def rank(results: Results, metric: str) -> tuple[int, int]:
     """Return the Explainer's place, 1 for the best, and of how many.
 
     By the paired differences, so that a rival is compared on the images
-    that both were measured on. Only methods of ``among`` that are in the
-    results take part; a tie takes the better place.
+    that both were measured on. The paper's methods that are in the results
+    take part; a tie takes the better place.
     """
-    rivals = [m for m in among if m in results and m != "explainer"]
+    rivals = [m for m in PAPER_METHODS if m in results and m != "explainer"]
     sign = -1 if metric in LOWER_IS_BETTER else 1
     means = [results[m]["difference"][metric]["mean"] for m in rivals]
     better = [d for d in means if d is not None and sign * d > 0]
@@ -201,8 +199,8 @@ def seeds_table(tries: Results) -> Table:
 def search_table(search: Results) -> Table:
     """Return what a search for a rival's settings gained, a row per rival.
 
-    ``search`` is what ``explainer reproduce`` wrote to ``rivals_search_*.json``. Scores are
-    those of the defaults and of the choice, on the images searched on.
+    ``search`` is the content of a ``rivals_search_*.json``. Scores are those
+    of the defaults and of the choice, on the images searched on.
     """
     rows = {}
     for name in methods_of(search):

@@ -95,6 +95,7 @@ def test_a_good_notebook_breaks_no_rule():
         (2, "source", ["![](cat.png)"], "without a description"),
         (2, "source", ["![A](data:image/png;base64,AA)"], "embedded"),
         (3, "source", ['PRESET = "voc2007"'], "sets PRESET"),
+        (4, "source", ["pair = load(PRESET)\n", "assert 1"], "check_weights"),
         (4, "source", ["print(1)"], "asserts nothing"),
         (4, "source", ["!pip install x\n", "assert 1"], "shell command"),
         (5, "source", ["## Conclusion"], "close with"),

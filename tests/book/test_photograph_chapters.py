@@ -1,8 +1,8 @@
 """Every chapter with a `PRESET` runs on real photographs, if there are any.
 
 Its one line `PRESET = "scenes"` becomes `PRESET = "animals"`, as a reader
-would change it. It runs in an empty folder, as on Colab: no results files
-beside it. With the photographs some chapters take minutes.
+would change it. It runs in an empty folder, as on Colab: no repository
+around it. With the photographs some chapters take minutes.
 """
 
 import re
@@ -24,10 +24,10 @@ WITH_PRESET = [
 WITHOUT_WEIGHTS = "voc2007-vgg16"
 
 
-def run(
+def chapter(
     path: Path, preset: str, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> nbformat.NotebookNode:
-    """Execute a copy of a chapter under another preset, in ``folder``."""
+) -> NotebookClient:
+    """Return what runs a copy of a chapter under a preset, in ``folder``."""
     # The kernel of this environment, not one that a user has installed.
     monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
     notebook = nbformat.read(path, as_version=4)
@@ -37,14 +37,13 @@ def run(
         cell.source, n = LINE.subn(f'PRESET = "{preset}"', cell.source)
         changed += n
     assert changed == 1
-    NotebookClient(
+    return NotebookClient(
         notebook,
         timeout=1800,
         startup_timeout=300,
         kernel_name="python3",
         resources={"metadata": {"path": str(folder)}},
-    ).execute()
-    return notebook
+    )
 
 
 @pytest.mark.parametrize("path", WITH_PRESET, ids=lambda path: path.stem)
@@ -54,7 +53,7 @@ def test_chapter_runs_on_photographs(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    notebook = run(path, "animals", tmp_path, monkeypatch)
+    notebook = chapter(path, "animals", tmp_path, monkeypatch).execute()
 
     pictures = [
         output
@@ -65,15 +64,24 @@ def test_chapter_runs_on_photographs(
     assert pictures
 
 
-def test_chapter_without_weights_ends_in_one_sentence(
-    voc_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["03_masks", "13_class_scores"])
+def test_chapter_without_weights_says_so_before_a_cell_fails(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (path,) = (p for p in WITH_PRESET if p.stem == "03_masks")
+    (path,) = (p for p in WITH_PRESET if p.stem == name)
+    client = chapter(path, WITHOUT_WEIGHTS, tmp_path, monkeypatch)
 
     with pytest.raises(CellExecutionError) as caught:
-        run(path, WITHOUT_WEIGHTS, tmp_path, monkeypatch)
+        client.execute()
 
     assert WITHOUT_WEIGHTS in PRESETS
-    assert caught.value.ename == "CheckpointError"
     command = f"explainer train classifier --preset {WITHOUT_WEIGHTS}"
+    outputs = [
+        output
+        for cell in client.nb.cells
+        for output in cell.get("outputs", [])
+    ]
+    assert [output.output_type for output in outputs] == ["stream", "error"]
+    assert command in outputs[0].text
+    assert caught.value.ename == "CheckpointError"
     assert command in caught.value.evalue

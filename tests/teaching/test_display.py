@@ -1,11 +1,11 @@
-"""Source and tables as a page shows them."""
+"""Source, tables and a warning as a page shows them."""
 
 import inspect
 
 import pytest
 
 from explainer import masks
-from explainer.teaching.display import source, table
+from explainer.teaching.display import check_weights, source, table
 
 
 def test_source_is_the_real_one_in_a_python_fence():
@@ -39,3 +39,24 @@ def test_table_as_text_is_aligned():
 def test_a_row_of_the_wrong_length_is_refused():
     with pytest.raises(ValueError, match="'a' has 1 values for 2 columns"):
         table(["x", "y"], {"a": [1]})
+
+
+def test_weights_that_are_there_need_no_word(capsys):
+    check_weights("scenes", "classifier", "explainer")
+
+    assert capsys.readouterr().out == ""
+
+
+def test_weights_that_are_not_there_are_named(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # no runs/ of one's own
+
+    check_weights("voc2007-vgg16", "classifier", "explainer")
+
+    for kind, said in zip(
+        ("classifier", "explainer"),
+        capsys.readouterr().out.splitlines(),
+        strict=True,
+    ):
+        assert said.startswith(f"PRESET = 'voc2007-vgg16' has no {kind} here")
+        assert f"`explainer train {kind} --preset voc2007-vgg16" in said
+        assert "scenes_classifier" in said  # what could be asked for

@@ -1,31 +1,82 @@
-"""Which methods a comparison runs, and under which options."""
+"""Methods with their options: what they return, which ones run."""
 
+from collections.abc import Callable
 from inspect import signature
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from explainer.attribution import METHODS, PAPER_METHODS
-from explainer.checkpoints import save_weights
+from explainer.attribution import METHODS, PAPER_METHODS, ground_truth
+from explainer.checkpoints import load_classifier, save_weights
 from explainer.classifiers import small_cnn
+from explainer.data.base import Batch
 from explainer.errors import UserError
-from explainer.evaluation.methods import describe_row
-from explainer.evaluation.scoreboard import (
-    BUDGET,
+from explainer.evaluation.methods import (
     BUDGETS,
-    CHOSEN,
     CONTROLS,
-    FULL_BUDGET,
     LIMIT,
-    VARIANTS,
+    PUBLIC_VARIANTS,
+    TUNED,
+    Contender,
+    EvaluationError,
+    attribute,
     contenders,
+    measured_with,
     options_of,
 )
+from explainer.files import sha256
 from explainer.model import build_explainer
 from explainer.presets import PRESETS
 
 CLASSES = ("ant", "bee")
+BATCH = Batch(torch.rand(2, 3, 8, 8), torch.ones(2, 2), None, ["a", "b"])
+
+
+def too_bright(c: nn.Module, x: Tensor, t: Tensor, **_: object) -> Tensor:
+    return 1.5 * t[:, :, None, None].expand(*t.shape, 8, 8)
+
+
+def nowhere(c: nn.Module, x: Tensor, t: Tensor, **_: object) -> Tensor:
+    return too_bright(c, x, t) * torch.nan
+
+
+def too_small(c: nn.Module, x: Tensor, t: Tensor, **_: object) -> Tensor:
+    return torch.zeros(*t.shape, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (too_bright, "bad returned masks with values outside"),
+        (nowhere, "NaN for the images a, b"),
+        (too_small, r"shape \(2, 2, 2, 2\)"),
+        (ground_truth, "bad needs segmented images"),
+    ],
+)
+def test_bad_masks_are_refused(
+    method: Callable[..., Tensor], message: str
+) -> None:
+    with pytest.raises(EvaluationError, match=message):
+        attribute(
+            "bad", Contender(method), nn.Identity(), BATCH, BATCH.labels, 0
+        )
+
+
+def test_the_files_that_are_measured_are_named(network: str) -> None:
+    rows = contenders(
+        ["explainer", "zero"],
+        preset="none",
+        classes=CLASSES,
+        explainer=network,
+    )
+    scenes = load_classifier("scenes")
+    assert measured_with(scenes, rows) == {
+        "classifier": scenes.sha256,
+        "explainer": sha256(Path(network) / "model.safetensors"),
+    }
+    assert measured_with(small_cnn(CLASSES)) == {}
 
 
 @pytest.fixture
@@ -54,12 +105,12 @@ def test_all_is_the_papers_and_the_controls(network: str) -> None:
         explainer=network,
         rtis=network,
     )
-    assert list(rows) == [*PAPER_METHODS, *VARIANTS, *CONTROLS]
+    assert list(rows) == [*PAPER_METHODS, *PUBLIC_VARIANTS, *CONTROLS]
     for name, row in rows.items():
-        method, own = VARIANTS.get(name, (name, {}))
+        method, own = PUBLIC_VARIANTS.get(name, (name, {}))
         assert row.method is METHODS[method]
         assert own.items() <= row.options.items()
-    assert rows["rise"].options == BUDGET["rise"]
+    assert rows["rise"].options == BUDGETS["reduced"]["rise"]
     for name in ("explainer", "rtis"):
         masks = rows[name].method(
             small_cnn(CLASSES).eval(),
@@ -81,7 +132,7 @@ def test_order_is_the_asked_one() -> None:
 
 def test_another_budget() -> None:
     (row,) = contenders(
-        ["rise"], preset="none", classes=CLASSES, budget=FULL_BUDGET
+        ["rise"], preset="none", classes=CLASSES, budget=BUDGETS["full"]
     ).values()
     assert row.options["n_masks"] == 8000
     for budget in BUDGETS.values():
@@ -92,41 +143,43 @@ def test_chosen_settings_and_limits_come_with_the_preset(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        "explainer.evaluation.scoreboard.CHOSEN",
+        "explainer.evaluation.methods.TUNED",
         {"ants": {"rise": {"cells": 5, "n_masks": 1}, "igos": {"l1": 3}}},
     )
     monkeypatch.setattr(
-        "explainer.evaluation.scoreboard.LIMIT", {"ants": {"igos": 7}}
+        "explainer.evaluation.methods.LIMIT", {"ants": {"igos": 7}}
     )
     rows = contenders(["rise", "igos"], preset="ants", classes=CLASSES)
-    assert rows["rise"].options == {"cells": 5, **BUDGET["rise"]}
-    assert rows["igos"].options == {"l1": 3, **BUDGET["igos"]}
+    assert rows["rise"].options == {"cells": 5, **BUDGETS["reduced"]["rise"]}
+    assert rows["igos"].options == {"l1": 3, **BUDGETS["reduced"]["igos"]}
     assert (rows["rise"].limit, rows["igos"].limit) == (None, 7)
-    assert options_of("igos", "bees", FULL_BUDGET) == FULL_BUDGET["igos"]
+    assert (
+        options_of("igos", "bees", BUDGETS["full"]) == BUDGETS["full"]["igos"]
+    )
 
 
 def test_a_public_variant_has_the_budget_but_not_the_choice_of_ours() -> None:
-    rows = contenders(VARIANTS, preset="scenes", classes=CLASSES)
+    rows = contenders(PUBLIC_VARIANTS, preset="scenes", classes=CLASSES)
     for name, row in rows.items():
-        method, own = VARIANTS[name]
-        assert row.options == {**own, **BUDGET[method]}
+        method, own = PUBLIC_VARIANTS[name]
+        assert row.options == {**own, **BUDGETS["reduced"][method]}
         assert own
-        assert CHOSEN["scenes"][method]
-        assert describe_row(row)["options"]["variant"] == own["variant"]
+        assert TUNED["scenes"][method]
+        assert row.card["options"]["variant"] == own["variant"]
         assert row.limit == 100
-    rows = contenders(VARIANTS, preset="animals", classes=CLASSES)
+    rows = contenders(PUBLIC_VARIANTS, preset="animals", classes=CLASSES)
     assert [row.limit for row in rows.values()] == [20, 20]
     assert LIMIT["animals"]["igos"] == 40
 
 
 def test_every_option_is_one_of_its_method() -> None:
-    for table in (*BUDGETS.values(), *CHOSEN.values()):
+    for table in (*BUDGETS.values(), *TUNED.values()):
         for name, options in table.items():
-            method, _ = VARIANTS.get(name, (name, {}))
+            method, _ = PUBLIC_VARIANTS.get(name, (name, {}))
             assert set(options) <= set(signature(METHODS[method]).parameters)
-    for method, options in VARIANTS.values():
+    for method, options in PUBLIC_VARIANTS.values():
         assert set(options) <= set(signature(METHODS[method]).parameters)
-    assert {*CHOSEN, *LIMIT} <= set(PRESETS)
+    assert {*TUNED, *LIMIT} <= set(PRESETS)
 
 
 def test_unknown_method_lists_the_known() -> None:
