@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from explainer.evaluation.scoreboard import CONTROLS, VARIANTS
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -18,7 +19,6 @@ from explainer import deadline
 from explainer.attribution import PAPER_METHODS
 from explainer.cli import app
 from explainer.errors import UserError
-from explainer.evaluation.scoreboard import CONTROLS, VARIANTS
 from explainer.presets import PRESETS
 from explainer.reproduction import (
     Experiment,

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from explainer.evaluation.scoreboard import BUDGETS, tuned_settings
 
 from explainer.attribution import METHODS
-from explainer.evaluation.scoreboard import BUDGETS, tuned_settings
 from explainer.presets import PRESETS
 from explainer.reproduction.rivals import (
     BUDGETS_TRIED,
