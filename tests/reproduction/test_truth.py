@@ -1,45 +1,44 @@
 """What the truth costs under the loss, beside the Explainer's masks."""
 
-import json
-from pathlib import Path
-
 import pytest
-import torch
-from measure_truth import main, mean_of, true_masks
 
-from explainer.data import Batch
-
-
-def test_the_truth_has_a_mask_for_each_class_that_is_there() -> None:
-    ids = torch.tensor([[[0, 1], [2, 255]]])
-    batch = Batch(torch.zeros(1, 3, 2, 2), torch.ones(1, 3), ids, ("a",))
-    expected = torch.tensor([[[0.0, 1], [0, 0]], [[0, 0], [1, 0]]])
-    masks = true_masks(batch)
-    assert torch.equal(masks[0, :2], expected)
-    assert masks[0, 2].sum() == 0
+from explainer.checkpoints import load
+from explainer.data import Scenes, collate
+from explainer.presets import get_preset
+from explainer.reproduction.experiment import Experiment
+from explainer.reproduction.truth import group_of, loss_of_kinds, mean_of
 
 
 def test_means_by_name() -> None:
     assert mean_of([{"a": 1, "b": 2}, {"a": 3, "b": 6}]) == {"a": 2, "b": 4}
 
 
-def test_on_scenes(tmp_path: Path) -> None:
-    path = main(
-        ["--preset", "scenes", "--limit", "6", "--out", str(tmp_path / "t")]
+@pytest.mark.parametrize(
+    ("filled", "group"),
+    [(0.1, "0 to 0.1"), (0.11, "0.1 to 0.3"), (1.0, "0.5 to 1")],
+)
+def test_groups_by_what_is_filled(filled: float, group: str) -> None:
+    assert group_of(filled) == group
+
+
+def test_the_whole_is_the_sum_of_its_terms(tmp_path) -> None:
+    pair, preset = load("scenes"), get_preset("scenes")
+    experiment = Experiment("scenes", preset, tmp_path)
+    experiment.__dict__["classifier"] = pair.classifier
+    sample = Scenes("val", 1)[0]
+    filled, rows = loss_of_kinds(
+        experiment, pair.network, collate([sample]), 0
     )
-    found = json.loads(path.read_text())
-    weights = found.pop("card")["weights"]
-    together = found.pop("all")
-    assert together["n"] == 6 == sum(group["n"] for group in found.values())
-    # No other class's mask is anywhere, and the whole is its terms' sum.
-    truth = together["truth"]
-    assert truth["non_target_area"] == 0
-    assert truth["total"] == pytest.approx(
-        truth["classification"]
-        + sum(
-            weights[name] * truth[name]
-            for name in truth
-            if name in weights and name != "classification"
-        ),
-        rel=1e-4,
-    )
+    assert sample.mask is not None
+    assert filled == pytest.approx(float((sample.mask > 0).float().mean()))
+    # No other class's mask is anywhere in the truth.
+    assert rows["truth"]["non_target_area"] == 0
+    for terms in rows.values():
+        assert terms["total"] == pytest.approx(
+            sum(
+                getattr(preset.weights, name) * value
+                for name, value in terms.items()
+                if name != "total"
+            ),
+            rel=1e-4,
+        )
