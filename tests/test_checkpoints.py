@@ -326,22 +326,6 @@ def test_no_configuration_in_the_header(tmp_path: Path) -> None:
         read_weights(path)
 
 
-def test_failed_save_keeps_the_old_checkpoint(
-    run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = run / "classifier" / "model.safetensors"
-    before = path.read_bytes()
-
-    def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="No space"):
-        save_weights(path, small_cnn(CLASSES), CLASSIFIER)
-    assert path.read_bytes() == before
-    assert list(path.parent.iterdir()) == [path]
-
-
 # --- shipped weights ----------------------------------------------------
 
 
