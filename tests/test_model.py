@@ -257,3 +257,12 @@ def test_unknown_network_lists_the_known() -> None:
     with pytest.raises(UserError, match="known: small, light, deeplab"):
         build_explainer("large", 3)
     assert set(NETWORKS) == {"small", "light", "deeplabv3_resnet50"}
+
+
+def test_deeplab_says_that_it_needs_two_images_to_train_on() -> None:
+    network = build_explainer(
+        "deeplabv3_resnet50", 2, pretrained_backbone=False
+    )
+    with pytest.raises(UserError, match=r"batch of one image.*larger batch"):
+        network.train()(torch.rand(1, 3, 32, 32))
+    assert network.eval()(torch.rand(1, 3, 32, 32)).shape == (1, 2, 32, 32)

@@ -295,7 +295,9 @@ def read_objects(path: Path) -> list[str]:
     """
     try:
         check_file(path, MAX_ANNOTATION)
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()  # some editors put a mark in front
+        wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+        text = content.decode("utf-16" if wide else "utf-8-sig")
         # No annotation needs a DOCTYPE; entities could expand without end.
         if "<!DOCTYPE" in text:
             raise ValueError("it has a DOCTYPE")
@@ -307,7 +309,9 @@ def read_objects(path: Path) -> list[str]:
             f"{path} cannot be read as a VOC annotation ({error}); restore "
             "it from VOC"
         ) from error
-    names = [item.findtext("name", "") for item in tree.iterfind("object")]
+    names = [
+        item.findtext("name", "").strip() for item in tree.iterfind("object")
+    ]
     for name in names:
         if name not in VOC_CLASSES:
             raise DataError(
