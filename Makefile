@@ -129,18 +129,10 @@ endef
 
 # --- now and then ------------------------------------------------------
 
-# An hour or so on two cores; interrupted, it goes on where it was.
-weights: .venv/.test  ## Train the shipped scenes weights again
-	$(BIN)/explainer train classifier --out runs/scenes_classifier
-	$(BIN)/explainer train explainer --out runs/scenes_explainer \
-		--classifier runs/scenes_classifier
-	$(BIN)/explainer train explainer --out runs/scenes_rtis --loss rtis \
-		--steps 1500 --classifier runs/scenes_classifier
-	$(BIN)/python tools/ship_weights.py runs/scenes_classifier \
-		scenes_classifier
-	$(BIN)/python tools/ship_weights.py runs/scenes_explainer \
-		scenes_explainer --sharpen 2
-	$(BIN)/python tools/ship_weights.py runs/scenes_rtis scenes_rtis
+# A night on two cores; interrupted, it resumes.
+weights: .venv/.test  ## Make the scenes' weights and results again, and ship
+	$(BIN)/explainer reproduce scenes
+	$(BIN)/explainer reproduce scenes --only ship
 
 serve: book  ## Build the book and show it at http://localhost:8000
 	$(BIN)/python -m http.server 8000 --bind 127.0.0.1 \
@@ -149,9 +141,8 @@ serve: book  ## Build the book and show it at http://localhost:8000
 links: executed  ## Ask every link of the book
 	$(BIN)/jupyter-book build . --builder linkcheck
 
-benchmark: .venv/.test  ## Time the package, and method beside method
+benchmark: .venv/.test  ## Time the package beside the bare networks
 	$(BIN)/python tools/record_benchmarks.py
-	$(BIN)/python tools/measure_speed.py
 
 set-repository:  ## Point every link at URL=https://github.com/you/repo
 	@$(PYTHON) tools/set_repository.py '$(URL)'

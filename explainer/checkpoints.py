@@ -1,8 +1,9 @@
-"""Weights on disk: safetensors that know what they are the weights of.
+"""Checkpoints: weights and the configuration of their network, in one file.
 
-A checkpoint is one file. Its header carries the configuration it was
-trained with: the kind (classifier or explainer), the architecture and its
-options, the classes and the image size. Nothing is ever unpickled.
+The file is in the safetensors format. Its header carries the configuration
+that it was trained with: the kind (classifier or explainer), the
+architecture and its options, the classes and the image size. Nothing is
+ever unpickled.
 """
 
 import json
@@ -43,8 +44,9 @@ def save_weights(
 ) -> None:
     """Save a module's weights with its configuration in the header.
 
-    ``dtype`` (say float16) shrinks the floating-point tensors; they are
-    float32 again when loaded. Raises :class:`~explainer.files.DiskError`.
+    ``dtype`` (say float16) is that of the floating-point tensors in the
+    file; they are float32 again when loaded. Raises
+    :class:`~explainer.files.DiskError`.
     """
     state = {
         name: tensor.detach().to("cpu", copy=True).contiguous()
@@ -84,17 +86,14 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 MISFITS = (KeyError, TypeError, ValueError, AttributeError, RuntimeError)
-"""What building a network from a header that is not its own may raise."""
+"""What building a network may raise where the header is not its own."""
 
 
 def _rebuild(
     build: Callable[[], nn.Module], state: dict[str, Tensor], path: Path
 ) -> nn.Module:
-    """Build the network that a header describes and fill in its weights."""
+    """Return the network that a header describes, with its weights."""
     try:
-        # First without memory: a header may describe more than fits.
-        with torch.device("meta"):
-            build().load_state_dict(state, assign=True)
         module = build()
         module.load_state_dict(state)
     except UserError as error:
@@ -116,13 +115,13 @@ def _expect(config: dict[str, Any], kind: str, path: Path) -> None:
 
 
 def _in_package(name: str) -> Path:
-    """Return where the package has the checkpoint ``name``, if it does."""
+    """Return where a checkpoint of the package would be, by its name."""
     folder = Path(str(resources.files("explainer") / "weights"))
     return folder / f"{name}.safetensors"
 
 
 def _remedy(name: str) -> str:
-    """Say how to train what a preset's name stands for."""
+    """Return the command that trains a preset's network, for an error."""
     preset, _, kind = name.rpartition("_")
     command = {
         "classifier": "classifier",
@@ -140,8 +139,9 @@ def _remedy(name: str) -> str:
 def shipped(name: str) -> Path:
     """Return the path of a checkpoint that comes with the package.
 
-    ``name`` is the stem, like "scenes_classifier". Its card, the JSON file
-    beside it, holds the file's SHA-256; a file that differs is refused.
+    ``name`` is the stem, like "scenes_classifier". Raises
+    :class:`CheckpointError` where there is none, and where its SHA-256 is
+    not the one on its card, the JSON file beside it.
     """
     path = _in_package(name)
     card = path.with_suffix(".json")
@@ -161,9 +161,10 @@ def shipped(name: str) -> Path:
 
 
 def _in_run(folder: Path) -> Path | None:
-    """Return a run's checkpoint, if there is one.
+    """Return the path of a run's checkpoint, or None if there is none.
 
-    Refuse it where the card, written when the run ended, names another.
+    Raises :class:`CheckpointError` where its SHA-256 is not the one on the
+    card, which was written when the run ended.
     """
     path, card = folder / "model.safetensors", folder / "card.json"
     if not path.is_file():
@@ -179,7 +180,7 @@ def _in_run(folder: Path) -> Path | None:
 
 
 def _locate(where: Path | str, kind: str) -> Path:
-    """Turn a name, a run's folder or a file into a checkpoint's path."""
+    """Return the path of a checkpoint, by name, run's folder or file."""
     path = Path(where)
     in_run = _in_run(path)
     if in_run is not None:
@@ -196,7 +197,7 @@ def _locate(where: Path | str, kind: str) -> Path:
 
 
 def load_classifier(where: Path | str) -> Frozen:
-    """Load a classifier, frozen.
+    """Return a classifier, frozen, with its ``config`` and its ``sha256``.
 
     ``where`` is a run's folder, a checkpoint file, or a name: of a shipped
     pair ("scenes"), or of a preset that has none ("voc2007-vgg16") and was
@@ -216,6 +217,7 @@ def load_classifier(where: Path | str) -> Frozen:
         )
     )
     loaded.config = config  # type: ignore[assignment]
+    loaded.sha256 = sha256(path)  # type: ignore[assignment]
     loaded.classifier.size = config.get("size")  # type: ignore[assignment]
     return loaded
 
@@ -225,12 +227,12 @@ def load_explainer(
     classes: tuple[str, ...] | None = None,
     kind: str = "explainer",
 ) -> nn.Module:
-    """Load an Explainer network, in eval mode.
+    """Return an Explainer in eval mode, with ``config`` and ``sha256``.
 
-    ``where`` as in :func:`load_classifier`. With ``classes`` given, a
-    checkpoint for other classes is refused. ``kind`` "rtis" loads the
-    shipped network that was trained with the RTIS loss instead. Raises
-    :class:`CheckpointError`.
+    ``where`` is as in :func:`load_classifier`; the ``kind`` "rtis" looks for
+    the network that was trained with the loss of RTIS. Raises
+    :class:`CheckpointError`, also where the checkpoint is for other classes
+    than ``classes``.
     """
     path = _locate(where, kind)
     state, config = read_weights(path)
@@ -254,6 +256,7 @@ def load_explainer(
     )
     module.eval().requires_grad_(False)
     module.config = config  # type: ignore[assignment]
+    module.sha256 = sha256(path)  # type: ignore[assignment]
     return module
 
 
@@ -261,8 +264,8 @@ def load_explainer(
 class Pair:
     """A classifier and the Explainer that was trained for it.
 
-    ``size`` is the height and width both were trained at. Both answer in
-    eval mode, and are left in the mode they were in.
+    ``size`` is the height and width in pixels at which both were trained.
+    Both compute in eval mode, and are left in the mode they were in.
     """
 
     classifier: Frozen
@@ -308,11 +311,11 @@ def load(
     classifier: Path | str | None = None,
     explainer: Path | str | None = None,
 ) -> Pair:
-    """Load a classifier and its Explainer.
+    """Return a classifier with its Explainer.
 
-    The shipped pair ``name``, unless checkpoints of one's own are given.
-    Raises :class:`CheckpointError`, also where the two are for different
-    classes.
+    They are the shipped pair ``name``, unless checkpoints of one's own are
+    given, each as in :func:`load_classifier`. Raises
+    :class:`CheckpointError`, also where the two are for different classes.
     """
     explanandum = load_classifier(classifier or name)
     network = load_explainer(explainer or name, explanandum.classes)

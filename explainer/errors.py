@@ -1,6 +1,6 @@
 """The errors that a user can mend, and the names that are looked up."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import TypeVar
 
@@ -23,8 +23,8 @@ class UnknownNameError(UserError, ValueError):
     Of more than :data:`MANY` it lists those most like the name.
     """
 
-    def __init__(self, what: str, name: str, known: object) -> None:
-        names = [str(k) for k in known]  # type: ignore[attr-defined]
+    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
+        names = list(known)
         said = ", ".join(names)
         if len(names) > MANY:
             near = get_close_matches(name, names, 5, 0.4) or names[:5]
@@ -43,8 +43,14 @@ class Registry(dict[str, Value]):
         super().__init__(values)
         self.what = what
 
+    def check(self, *names: str) -> None:
+        """Raise the error for the first unknown one of ``names``."""
+        for name in names:
+            if name not in self:
+                raise UnknownNameError(self.what, name, self)
+
     def __missing__(self, name: str) -> Value:
-        """Name the known ones."""
+        """Raise the error that lists the known names."""
         raise UnknownNameError(self.what, name, self)
 
     def __repr__(self) -> str:

@@ -144,12 +144,14 @@ def overlay(
     """Return coloured masks over an image turned pale and grey.
 
     ``image`` is ``(3, H, W)``, ``masks`` ``(K, H, W)`` in [0, 1], one colour
-    each; the result is ``(3, H, W)``.
+    each (again from the first where they run out); the result is
+    ``(3, H, W)``.
     """
     weights = torch.tensor([0.299, 0.587, 0.114]).reshape(3, 1, 1)
     grey = (image.detach().float().cpu() * weights).sum(0, keepdim=True)
     result = (0.4 + 0.55 * grey).expand(3, -1, -1)
-    for mask, colour in zip(masks.detach().cpu(), colours, strict=False):
+    masks = masks.detach().cpu()
+    for mask, colour in zip(masks, cycle(colours), strict=False):
         ink = torch.tensor(to_rgb(colour)).reshape(3, 1, 1)
         result = composite(result, 1 - 0.85 * mask.float(), ink)
     return result

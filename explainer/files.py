@@ -3,18 +3,12 @@
 import hashlib
 import json
 import os
-import time
-from contextlib import suppress
-from glob import escape
 from pathlib import Path
 from typing import Any
 
 import pooch
 
 from explainer.errors import UserError
-
-SCRAP_AGE = 3600.0
-"""Seconds after which what a killed process left behind is removed."""
 
 
 class DiskError(UserError, OSError):
@@ -28,28 +22,41 @@ class DiskError(UserError, OSError):
 
 
 class DamagedFileError(UserError, ValueError):
-    """A file that is not what it should be; the message names it."""
+    """A file that cannot be read as what it should be; it is named."""
 
 
 def cache_folder() -> Path:
     """Return the folder for generated files.
 
-    ``EXPLAINER_CACHE`` overrides the system's cache folder.
+    That is ``EXPLAINER_CACHE`` where it is set, else a folder in the cache
+    folder of the system.
     """
     return Path(
         os.environ.get("EXPLAINER_CACHE") or pooch.os_cache("explainer")
     )
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file such that nobody ever reads half of it.
+def results_file(name: str) -> Path:
+    """Return the path of a results file of the book, given its name.
 
-    Not even after a power failure. Raises :class:`DiskError` where the disk
-    refuses; what was there before is left as it was.
+    The repository keeps them in ``book/results``; an installed package has
+    the same files in ``explainer/results``.
+    """
+    package = Path(__file__).parent
+    repository = package.parent / "book" / "results"
+    folder = repository if repository.is_dir() else package / "results"
+    return folder / name
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, also if killed or without power.
+
+    Raises :class:`DiskError` where the disk refuses; what was there before
+    is left as it was. A killed process may leave a file ``NAME.PID.tmp``
+    behind, which nobody reads.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_scraps(path)
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
             with temporary.open("wb") as file:
@@ -63,26 +70,15 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise DiskError(path, error) from error
 
 
-def _remove_scraps(path: Path) -> None:
-    """Remove what killed processes left of a file, but no one's at work."""
-    for scrap in path.parent.glob(f"{escape(path.name)}.*.tmp"):
-        with suppress(FileNotFoundError):  # its process has just finished
-            if time.time() - scrap.stat().st_mtime > SCRAP_AGE:
-                scrap.unlink()
-
-
 def write_json(path: Path, content: object) -> None:
-    """Write indented JSON, whole or not at all.
-
-    Raises :class:`DiskError` where the disk refuses.
-    """
+    """Write indented JSON as :func:`write_atomically` does."""
     write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file.
+    """Return the object that a JSON file holds.
 
-    Raises :class:`DamagedFileError` where there is none.
+    Raises :class:`DamagedFileError` where it holds none.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

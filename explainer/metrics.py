@@ -18,7 +18,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from explainer.data.base import VOID
 from explainer.masks import complement, composite
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -26,6 +25,9 @@ THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 LEAST_AREA = 0.05
 """Saliency counts no mask as smaller than this fraction of the image."""
+
+VOID = 255
+"""Mask value of pixels that belong to no class and not to the background."""
 
 Void = Literal["ignore", "object"]
 

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from explainer.affinity import affinity, share
 from explainer.classifiers import (
     HALVES,
     IMAGENET,
@@ -89,6 +88,86 @@ class Decoder(nn.Module):
         return logits
 
 
+def average_cells(x: Tensor, cells: tuple[int, int]) -> Tensor:
+    """Return the means of ``(B, D, h, w)`` over cells, ``(B, D, *cells)``.
+
+    The values of ``F.adaptive_avg_pool2d``, as a matrix product along each
+    axis: other runtimes have matrix products (:mod:`explainer.export`).
+    """
+    down, right = (
+        _averaging(n, n_cells).to(x)
+        for n, n_cells in zip(x.shape[-2:], cells, strict=True)
+    )
+    return down @ x @ right.T
+
+
+def _averaging(n: int, n_cells: int) -> Tensor:
+    """Return ``(n_cells, n)``: a row averages the pixels its cell touches."""
+    cell, pixel = torch.arange(n_cells)[:, None], torch.arange(n)
+    first = cell * n // n_cells
+    end = ((cell + 1) * n + n_cells - 1) // n_cells
+    return ((first <= pixel) & (pixel < end)) / (end - first)
+
+
+def _unit(features: Tensor) -> Tensor:
+    """Return ``(B, D, h, w)`` features as unit vectors, one per cell.
+
+    Each channel is centred and scaled over the image before.
+    """
+    centred = features - features.mean((2, 3), keepdim=True)
+    spread = centred.square().mean((2, 3), keepdim=True).sqrt()
+    return F.normalize(centred / (spread + 1e-5), dim=1)
+
+
+@torch.no_grad()
+def affinity(
+    features: Sequence[Tensor],
+    cells: tuple[int, int],
+    temperature: float = 0.1,
+    reach: float = 0.5,
+) -> Tensor:
+    """Return row-stochastic weights ``(B, N, N)`` between N similar cells.
+
+    Similar and near cells weigh most, and each row sums to 1. ``features``
+    are maps ``(B, D, h, w)`` of any sizes, each with the same influence;
+    they are brought to the grid ``cells``, rows by columns. The weight of
+    cell j for cell i is the softmax over j of ``cos(f_i, f_j) / temperature
+    - d_ij ** 2 / (2 * reach ** 2)``, with the distance d in widths of the
+    image. No gradient flows through it: masks must not be able to bend it.
+
+    Not in the paper. The loss says little about where a mask must end: on
+    photographs the true outlines often cost more than a mask that takes
+    some context along, since the classifier reads that too. So the network
+    has a prior, without parameters: similar pixels belong together, as in
+    conditional random fields (Krähenbühl and Koltun, 2011), here as one
+    step of averaging as in non-local networks (Wang et al., 2018).
+    """
+    maps = [_unit(average_cells(f, cells)) for f in features]
+    unit = F.normalize(torch.cat(maps, dim=1).flatten(2), dim=1)
+    similar = unit.transpose(1, 2) @ unit / temperature
+    rows, columns = (
+        torch.arange(n, device=unit.device, dtype=unit.dtype) / n
+        for n in cells
+    )
+    place = torch.cartesian_prod(rows, columns)
+    far = torch.cdist(place, place).square() / (2 * reach**2)
+    return (similar - far).softmax(dim=-1)
+
+
+def share(
+    logits: Tensor, weights: Tensor, cells: tuple[int, int], rounds: int = 2
+) -> Tensor:
+    """Return logits averaged over similar cells, ``(B, C, *cells)``.
+
+    ``logits`` are ``(B, C, h, w)``, ``weights`` come from :func:`affinity`
+    for the same ``cells``; they are applied ``rounds`` times.
+    """
+    values = average_cells(logits, cells).flatten(2)
+    for _ in range(rounds):
+        values = values @ weights.transpose(1, 2)
+    return values.reshape(*logits.shape[:2], *cells)
+
+
 class EncoderDecoder(nn.Module):
     """A light Explainer: an encoder's stages and a :class:`Decoder`.
 
@@ -120,8 +199,8 @@ class EncoderDecoder(nn.Module):
         :func:`seen_size`): the classifier's features tell finer parts
         apart, at the price of its square in time.
     affinity_cells:
-        Logits are averaged over alike cells of a grid of so many rows and
-        columns (:mod:`explainer.affinity`); 0 leaves them as they are.
+        Logits are averaged over similar cells of a grid of so many rows and
+        columns (:func:`affinity`); 0 leaves them as they are.
     """
 
     channels_last = True
@@ -206,7 +285,7 @@ class EncoderDecoder(nn.Module):
             logits = logits + _resize(coarse, logits.shape[-2:], corners)
         if self.affinity_cells:
             cells = (self.affinity_cells, self.affinity_cells)
-            # The colours and the finest features: coarser ones are alike
+            # The colours and the finest features: coarser ones are similar
             # wherever something of the object is in sight.
             weights = affinity([x, *features[:2]], cells)
             logits = share(logits, weights, cells)
@@ -223,7 +302,7 @@ class Lite0Encoder(nn.Module):
     Its convolutions pad as TensorFlow does: on the right and below alone
     where a size is even, so that a cell's centre drifts off by half a pixel
     a stage, 15 pixels by the last. With ``cell * k + 1`` pixels every stage
-    has an odd size and is padded on both sides alike; its cells' centres
+    has an odd size and is padded equally on both sides; its cells' centres
     then lie on every 4th, ..., 32nd pixel, the first and the last on the
     image's corners.
     """

@@ -263,8 +263,10 @@ class Preset:
             )
             ending["averaged"] = [run.folder.name for run in last]
         changed: dict[str, Any] = {}
+        scores: dict[float, dict[str, float]] = {}
         if self.sharpen != (1.0,):
             scores = sharpness_scores(network, val, self.sharpen)
+        if scores:
             by = max(scores, key=lambda k: merit(scores[k]))
             network.sharpen(by)  # type: ignore[operator]
             ending["sharpened"] = {

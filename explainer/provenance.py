@@ -1,7 +1,8 @@
-"""What a result was made with: versions, hardware, commit and date.
+"""Cards: with what a result was made.
 
-Every checkpoint and every results table carries a card. It names nothing
-private: no host, no user, no path.
+Versions, hardware, commit, command, date and peak memory. Every checkpoint
+and every results file carries a card. It names nothing private: no host, no
+user, no path.
 """
 
 import hashlib
@@ -35,7 +36,7 @@ def _version(distribution: str) -> str:
 
 
 def _ask(*command: str) -> str:
-    """Run a small command in the package's folder; empty if it fails."""
+    """Return what a command prints in the package's folder, or ""."""
     try:
         done = subprocess.run(
             command,
@@ -73,9 +74,9 @@ def available_cores() -> int:
 
 
 def commit() -> str:
-    """Return the commit of the package's repository.
+    """Return the commit of the package's repository, or "unknown".
 
-    With "-dirty" behind it if a tracked file was changed since; "unknown"
+    "-dirty" follows if a tracked file was changed since. It is unknown
     where the package does not lie in a repository of its own, for instance
     when installed from a wheel.
     """
@@ -90,7 +91,7 @@ def commit() -> str:
 
 
 def environment() -> dict[str, object]:
-    """Return the part of a card that does not depend on the experiment.
+    """Return what every card says, whatever the experiment.
 
     Keys: ``python``, ``torch``, ``torchvision``, ``explainer`` (versions),
     ``platform``, ``cpu``, ``cores``, ``threads`` (PyTorch's), ``gpu`` (None
@@ -114,10 +115,9 @@ def environment() -> dict[str, object]:
 
 
 def command_line() -> str:
-    """Return the command that is running, without the folders in it.
+    """Return the command that is running, its paths without folders.
 
-    Of every absolute path, also behind ``--option=``, only the last part
-    is left.
+    Of each absolute path, also behind ``--option=``, the name alone is left.
     """
 
     def bare(argument: str) -> str:
@@ -130,7 +130,7 @@ def command_line() -> str:
 
 
 def weights_hash(tensors: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of a state dict: names, shapes, types and values."""
+    """Return the SHA-256 of a state dict: names, types, shapes and values."""
     digest = hashlib.sha256()
     for name, tensor in tensors.items():
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)};".encode())
@@ -140,7 +140,7 @@ def weights_hash(tensors: Mapping[str, Tensor]) -> str:
 
 
 def describe(value: object) -> Any:
-    """Return an option as JSON can hold it, so that a card can name it.
+    """Return an option as a value of JSON, for a card.
 
     A network is named by its type and the hash of its weights, a tensor by
     its hash, a function by its name, a dataclass by its fields. Raises

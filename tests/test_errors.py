@@ -13,4 +13,5 @@ def test_a_registry_is_a_dict_that_names_what_it_knows() -> None:
     with pytest.raises(UserError, match=r"^no pet 'cow'; known: cat, dog$"):
         pets["cow"]
     with pytest.raises(ValueError, match="'cow'"):  # bad input to Python too
-        pets["cow"]
+        pets.check("cat", "cow")
+    pets.check("cat", "dog")

@@ -420,7 +420,7 @@ def test_impossible_targets(target: Any, message: str) -> None:
 
 def test_of_a_thousand_names_the_nearest_are_told() -> None:
     names = [f"class {i}" for i in range(999)] + ["tabby"]
-    with pytest.raises(UserError, match="known: tabby.* and 99. more"):
+    with pytest.raises(UserError, match=r"known: tabby.* and 99. more"):
         target_classes("tabbi", names)
 
 
@@ -449,7 +449,7 @@ def quiet(module: nn.Module, **told: Any) -> Classifier:
 
 
 def test_a_bare_module_warns_of_what_it_is_taken_for() -> None:
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="Colours") as caught:
         result = explain(two_colours(), Colours(), method="input_gradient")
     (said,) = [str(w.message) for w in caught]
     for word in ("softmax", "multi_label=True", "ImageNet", "mean=", "std="):

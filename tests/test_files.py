@@ -7,8 +7,15 @@ from pathlib import Path
 import pooch
 import pytest
 
+from explainer import files
 from explainer.errors import UnknownNameError, UserError
-from explainer.files import cache_folder, sha256, write_atomically, write_json
+from explainer.files import (
+    cache_folder,
+    results_file,
+    sha256,
+    write_atomically,
+    write_json,
+)
 
 
 def test_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,3 +81,13 @@ def test_unknown_names_are_user_and_value_errors() -> None:
     assert isinstance(error, UserError)
     assert isinstance(error, ValueError)
     assert str(error) == "no animal 'dgo'; known: cat, dog"
+
+
+@pytest.mark.parametrize("folder", ["explainer/results", "book/results"])
+def test_results_files_are_found_in_the_package_or_its_repository(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "explainer" / "files.py"
+    monkeypatch.setattr(files, "__file__", str(here))
+    (tmp_path / folder).mkdir(parents=True)
+    assert results_file("a.npz") == tmp_path / folder / "a.npz"

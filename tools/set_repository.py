@@ -7,7 +7,6 @@ does the version that the install cells ask for. Only the standard
 library is needed, so it runs before anything is installed.
 """
 
-import os
 import re
 import sys
 from pathlib import Path
@@ -32,18 +31,18 @@ GITHUB_URL = re.compile(
 
 
 def slug_of(url: str) -> str:
-    """``owner/name`` of a GitHub URL; ValueError for anything else."""
+    """Return ``owner/name`` of a GitHub URL; ValueError for another."""
     match = GITHUB_URL.fullmatch(url)
     if match is None:
         raise ValueError(
-            f"{url!r} is not the address of a GitHub repository; "
-            "it looks like https://github.com/you/repo"
+            f"{url!r} is not the address of a GitHub repository; name it "
+            "like this: make set-repository URL=https://github.com/you/repo"
         )
     return match["slug"]
 
 
 def current(root: Path = ROOT) -> tuple[str, str]:
-    """``owner/name`` and version, as ``pyproject.toml`` states them."""
+    """Return ``owner/name`` and version, as in ``pyproject.toml``."""
     project = (root / "pyproject.toml").read_text(encoding="utf-8")
     url = re.search(r'^Repository = "(.+)"$', project, re.MULTILINE)
     version = re.search(r'^version = "(.+)"$', project, re.MULTILINE)
@@ -56,16 +55,16 @@ def current(root: Path = ROOT) -> tuple[str, str]:
 
 
 def install_cell(slug: str, version: str) -> str:
-    """Source of the cell that installs this package on Colab."""
+    """Return the source of the cell that installs the package on Colab."""
     cell = INSTALL_CELL.replace("SLUG", slug)
     return cell.replace("VERSION", version)
 
 
 def linked_files(root: Path = ROOT) -> list[Path]:
-    """Every file that may mention the repository, pyproject.toml last.
+    """Return the files that may mention the repository.
 
-    Last, because an interrupted run then still finds the old address in
-    it and can be repeated.
+    pyproject.toml is last: an interrupted run then still finds the old
+    address in it, and can be repeated.
     """
     names = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff")
     files = [root / "_config.yml", *(root / name for name in names)]
@@ -77,9 +76,10 @@ def linked_files(root: Path = ROOT) -> list[Path]:
 
 
 def relink(text: str, old: str, new: str, version: str) -> str:
-    """``text`` with links to ``old`` led to ``new``, else untouched.
+    """Return a text whose links lead to the slug ``new``, not ``old``.
 
-    Notebooks are treated as plain text too, which keeps their layout.
+    Install cells ask for the ``version``. Notebooks are text, too, which
+    keeps their layout.
     """
     end = r"(?![\w-]|\.(?!git\b)\w)"
     text = re.sub(
@@ -98,15 +98,15 @@ def relink(text: str, old: str, new: str, version: str) -> str:
 
 
 def _pages(slug: str) -> str:
-    """Where GitHub Pages publishes a repository."""
+    """Return where GitHub Pages publishes a repository."""
     owner, name = slug.split("/")
     return f"https://{owner.lower()}.github.io/{name}"
 
 
 def set_repository(url: str, root: Path = ROOT) -> list[Path]:
-    """Rewrite every link and return the files that changed.
+    """Return the files that changed, with every link rewritten.
 
-    Each file is replaced in one step, so none is ever half-written.
+    Raises ValueError for what is no address of a GitHub repository.
     """
     new = slug_of(url)
     old, version = current(root)
@@ -115,16 +115,13 @@ def set_repository(url: str, root: Path = ROOT) -> list[Path]:
         before = path.read_bytes().decode("utf-8")
         after = relink(before, old, new, version)
         if after != before:
-            draft = path.with_name(path.name + ".new")
-            draft.write_bytes(after.encode("utf-8"))
-            os.replace(draft, path)
+            path.write_bytes(after.encode("utf-8"))
             changed.append(path)
     return changed
 
 
 def main(url: str) -> None:
-    if not url:
-        sys.exit("Name the repository: make set-repository URL=https://...")
+    """Set the address, and say what changed."""
     try:
         changed = set_repository(url)
     except (ValueError, OSError) as error:

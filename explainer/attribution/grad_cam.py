@@ -16,7 +16,7 @@ from explainer.attribution.common import (
 from explainer.classifiers import unfrozen, unwrapped
 from explainer.errors import UserError
 
-PREFIXES = (0, 1, 2, 5, 8, 9)
+PREFIXES = (0, 1, 2, 5)
 """Tokens before a transformer's grid: class, distillation, registers."""
 
 
@@ -141,7 +141,6 @@ def last_feature_layer(classifier: nn.Module, images: Tensor) -> nn.Module:
         for module, output in seen
         if (maps := feature_maps(output, *size)) is not None
         and maps.shape[-2:].numel() > 1
-        and maps.shape[-2:] != size
     ]
     if not layers:
         raise ValueError(

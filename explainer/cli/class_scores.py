@@ -21,17 +21,19 @@ from explainer.cli.options import (
     RTISAt,
     Seed,
     Split,
-    budget_named,
     changed_preset,
     check_classes,
     check_limit,
     device_named,
     fill_named,
-    score_cell,
+    names_in,
+    score_lines,
 )
-from explainer.evaluation.class_score_tables import class_score_tables
-from explainer.evaluation.class_scores import diagonal_and_rest
-from explainer.evaluation.scoreboard import contenders
+from explainer.evaluation.class_scores import (
+    class_score_tables,
+    diagonal_and_rest,
+)
+from explainer.evaluation.methods import BUDGETS, contenders
 
 
 def class_scores_command(
@@ -52,9 +54,7 @@ def class_scores_command(
     rtis: RTISAt = None,
     json: Annotated[
         Path,
-        typer.Option(
-            help="The tables; methods that are in it are not run again."
-        ),
+        typer.Option(help="The tables; methods that are in it are kept."),
     ] = Path("class_scores.json"),
     fill: FillName = None,
     budget: Budget = "reduced",
@@ -63,38 +63,33 @@ def class_scores_command(
     limit: Limit = None,
 ) -> None:
     """Measure how well the masks of a class show that class alone."""
-    chosen = changed_preset(preset, data, None, None)
+    chosen = changed_preset(preset, data=data)
     on = device_named(device)
     check_limit(limit)
-    images = chosen.load(split, root=root, limit=None, download=download)
+    images = chosen.load(split, root=root, download=download)
     explanandum = load_classifier(classifier or preset).to(on)
     check_classes(explanandum, images)
-    names = ",".join(methods or ["explainer"]).split(",")
     rows = contenders(
-        names,
+        names_in(methods, "explainer"),
         preset=preset,
         classes=explanandum.classes,
         explainer=explainer,
         rtis=rtis,
         device=on,
-        budget=budget_named(budget),
+        budget=BUDGETS[budget],
     )
     tables = class_score_tables(
         rows,
         explanandum,
         images,
         out=json,
-        classes=None
-        if classes is None
-        else [name.strip() for name in classes.split(",")],
+        classes=None if classes is None else names_in([classes]),
         limit=limit,
         fill=fill_named(fill, chosen),
         seed=0 if seed is None else seed,
         notes={"preset": preset, "split": split, "budget": budget},
         progress=True,
     )
-    typer.echo(" " * 24 + f"{'own class':>12}{'others':>12}")
-    for name in rows:
-        own, other = diagonal_and_rest(tables[name]["scores"])
-        typer.echo(f"{name:<24}{score_cell(own, 12)}{score_cell(other, 12)}")
+    means = {name: diagonal_and_rest(tables[name]["scores"]) for name in rows}
+    typer.echo(score_lines(means, ("own class", "others")))
     typer.echo(f"tables in {json}")

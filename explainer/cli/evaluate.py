@@ -21,20 +21,19 @@ from explainer.cli.options import (
     RTISAt,
     Seed,
     Split,
-    budget_named,
     changed_preset,
     check_classes,
     check_limit,
     device_named,
     fill_named,
-    score_cell,
+    names_in,
+    score_lines,
 )
-from explainer.data import First
-from explainer.errors import UserError
 from explainer.evaluation import evaluate
 from explainer.evaluation.images import Settings
-from explainer.evaluation.scoreboard import contenders
-from explainer.training import logits_of, mean_average_precision
+from explainer.evaluation.methods import BUDGETS, contenders
+
+COLUMNS = ("accuracy", "iou", "iou_50", "saliency", "mae", "seconds")
 
 
 def evaluate_command(
@@ -62,52 +61,40 @@ def evaluate_command(
     limit: Limit = None,
 ) -> None:
     """Measure explanations against the truth and against each other."""
-    chosen = changed_preset(preset, data, None, None)
+    chosen = changed_preset(preset, data=data)
     on = device_named(device)
-    if targets not in ("labels", "predicted"):
-        raise UserError(f"no targets {targets!r}; known: labels, predicted")
     check_limit(limit)
-    test = chosen.load(split, root=root, limit=None, download=download)
+    settings = Settings(
+        targets=targets,  # type: ignore[arg-type]
+        fill=fill_named(fill, chosen),
+        seed=0 if seed is None else seed,
+        steps=0 if budget == "trial" else 5,
+    )
+    test = chosen.load(split, root=root, download=download)
     explanandum = load_classifier(classifier or preset).to(on)
     check_classes(explanandum, test)
-    names = ",".join(methods or ["explainer"]).split(",")
     rows = contenders(
-        names,
+        names_in(methods, "explainer"),
         preset=preset,
         classes=explanandum.classes,
         explainer=explainer,
         rtis=rtis,
         device=on,
-        budget=budget_named(budget),
-    )
-    first = test if limit is None else First(test, limit)
-    quality = mean_average_precision(
-        *logits_of(explanandum, first, device=on)
+        budget=BUDGETS[budget],
     )
     results = evaluate(
         rows,
         explanandum,
         test,
         out=json,
-        settings=Settings(
-            targets=targets,  # type: ignore[arg-type]
-            fill=fill_named(fill, chosen),
-            seed=0 if seed is None else seed,
-            steps=0 if budget == "trial" else 5,
-        ),
-        notes={
-            "preset": preset,
-            "split": split,
-            "budget": budget,
-            "classifier_map": quality,
-        },
+        settings=settings,
+        notes={"preset": preset, "split": split, "budget": budget},
         limit=limit,
         progress=True,
     )
-    columns = ("accuracy", "iou", "iou_50", "saliency", "mae", "seconds")
-    typer.echo(" " * 24 + "".join(f"{c:>10}" for c in columns))
-    for name in rows:
-        values = "".join(score_cell(results[name][c], 10) for c in columns)
-        typer.echo(f"{name:<24}{values}")
-    typer.echo(f"classifier's mean average precision: {quality:.4f}")
+    means = {name: [results[name][c] for c in COLUMNS] for name in rows}
+    typer.echo(score_lines(means, COLUMNS))
+    quality = results["card"]["classifier_map"]
+    if quality is not None:
+        typer.echo(f"classifier's mean average precision: {quality:.4f}")
     typer.echo(f"results in {json}")

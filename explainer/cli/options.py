@@ -1,6 +1,6 @@
-"""What several commands have in common: their options, and what they mean."""
+"""What several commands share: their options, and what those mean."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +11,6 @@ import typer
 from explainer.classifiers import Frozen
 from explainer.data import LabelledImages
 from explainer.errors import UnknownNameError, UserError
-from explainer.evaluation.scoreboard import BUDGETS
 from explainer.masks import FILLS
 from explainer.presets import PRESETS, Preset, get_preset
 
@@ -67,7 +66,7 @@ Workers = Annotated[
 Out = Annotated[
     Path,
     typer.Option(
-        "--out", help="The run's folder; an interrupted run in it goes on."
+        "--out", help="The run's folder; an interrupted run in it is resumed."
     ),
 ]
 ClassifierAt = Annotated[
@@ -123,17 +122,16 @@ FillName = Annotated[
 
 
 def fill_named(name: str | None, preset: Preset) -> str:
-    """Return the name of the fill to measure with."""
-    if name is not None and name not in FILLS:
-        raise UnknownNameError("fill", name, FILLS)
-    return name or preset.fill
+    """Return the fill's name, the preset's by default; refuse others."""
+    fill = name or preset.fill
+    FILLS.check(fill)
+    return fill
 
 
-def budget_named(name: str) -> Mapping[str, Mapping[str, Any]]:
-    """Return the options of the methods under a budget."""
-    if name not in BUDGETS:
-        raise UnknownNameError("budget", name, BUDGETS)
-    return BUDGETS[name]
+def names_in(given: Sequence[str] | None, *default: str) -> list[str]:
+    """Return the names of an option that may hold several, with commas."""
+    names = ",".join(default if given is None else given).split(",")
+    return [name.strip() for name in names if name.strip()]
 
 
 def device_named(name: str | None) -> str:
@@ -158,38 +156,37 @@ def check_limit(limit: int | None) -> None:
 
 def changed_preset(
     name: str,
-    data: str | None,
-    steps: int | None,
-    seed: int | None,
+    *,
+    data: str | None = None,
+    steps: int | None = None,
+    seed: int | None = None,
     precision: str | None = None,
     workers: int | None = None,
 ) -> Preset:
     """Return a preset with what the command line changes."""
     preset = get_preset(name)
-    changes: dict[str, Any] = {}
-    if steps is not None:
-        if steps < 1:
-            raise UserError(f"--steps must be at least 1, not {steps}")
-        changes |= {"steps": steps}
-    if seed is not None:
-        changes |= {"seed": seed}
-    if precision is not None:
-        if precision not in PRECISIONS:
-            raise UnknownNameError("precision", precision, PRECISIONS)
-        changes |= {"mixed_precision": precision}
-    if workers is not None:
-        changes |= {"workers": workers}
+    if steps is not None and steps < 1:
+        raise UserError(f"--steps must be at least 1, not {steps}")
+    if precision is not None and precision not in PRECISIONS:
+        raise UnknownNameError("precision", precision, PRECISIONS)
+    asked: dict[str, Any] = {
+        "steps": steps,
+        "seed": seed,
+        "mixed_precision": precision,
+        "workers": workers,
+    }
+    changes = {k: v for k, v in asked.items() if v is not None}
     plain = preset.plain_training
-    stages = preset.stages
-    if steps is not None:
-        stages = tuple(replace(stage, steps=steps) for stage in stages)
     return replace(
         preset,
         data=data or preset.data,
-        plain_training=None if plain is None else replace(plain, **changes),
+        plain_training=plain and replace(plain, **changes),
         classifier_training=replace(preset.classifier_training, **changes),
         explainer_training=replace(preset.explainer_training, **changes),
-        stages=stages,
+        stages=tuple(
+            replace(stage, steps=steps or stage.steps)
+            for stage in preset.stages
+        ),
     )
 
 
@@ -202,10 +199,22 @@ def check_classes(classifier: Frozen, data: LabelledImages) -> None:
         )
 
 
-def score_cell(value: float | None, width: int) -> str:
-    """Return a score as the commands print it, in so many columns.
+def score_lines(
+    rows: Mapping[str, Sequence[float | None]],
+    headings: Sequence[str],
+    width: int = 12,
+) -> str:
+    """Return scores as the commands print them, a line per row.
 
-    None, of a metric that no image defines, says "undefined".
+    None and NaN, where no image defines a score, say "undefined".
     """
-    text = "undefined" if value is None else f"{value:.3f}"
-    return text.rjust(width)
+    first = 2 + max(map(len, rows))
+    lines = [" " * first + "".join(h.rjust(width) for h in headings)]
+    for name, values in rows.items():
+        cells = [
+            "undefined" if v is None or v != v else f"{v:.3f}" for v in values
+        ]
+        lines.append(
+            name.ljust(first) + "".join(c.rjust(width) for c in cells)
+        )
+    return "\n".join(lines)

@@ -12,20 +12,23 @@ from explainer.cli.options import (
     Root,
     Steps,
     Workers,
-    budget_named,
     changed_preset,
     check_limit,
     device_named,
 )
-from explainer.evaluation.scoreboard import BUDGETS
+from explainer.evaluation.methods import BUDGETS
 from explainer.reproduction import (
     Experiment,
     chosen_steps,
     preset_of,
     remember,
     reproduce,
+    ship,
     steps_of,
 )
+
+SHIP = "ship"
+"""The name of the last step, which runs only where it is asked for."""
 
 
 def reproduce_command(
@@ -48,7 +51,12 @@ def reproduce_command(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            "--only", help="A step to run; may be given several times."
+            "--only",
+            help=(
+                "A step to run; may be given several times. With 'ship' what "
+                "was made is copied into a checkout, of the other steps "
+                "named or of all."
+            ),
         ),
     ] = None,
     listed: Annotated[
@@ -67,6 +75,10 @@ def reproduce_command(
             min=0,
         ),
     ] = None,
+    checkout: Annotated[
+        Path,
+        typer.Option(help="Where 'ship' copies to: a checkout."),
+    ] = Path(),
     root: Root = None,
     initial_weights: Annotated[
         str | None,
@@ -96,10 +108,12 @@ def reproduce_command(
     name = preset_of(experiment, classifier)
     check_limit(limit)
     if budget is not None:
-        budget_named(budget)
+        BUDGETS.check(budget)
     this = Experiment(
         name,
-        changed_preset(name, None, steps, None, precision, workers),
+        changed_preset(
+            name, steps=steps, precision=precision, workers=workers
+        ),
         out or Path("runs") / f"reproduce-{name}",
         root,
         limit,
@@ -107,7 +121,9 @@ def reproduce_command(
         initial_weights,
         budget,
     )
-    plan = chosen_steps(steps_of(this), only or [])
+    named = [step for step in only or [] if step != SHIP]
+    plan = chosen_steps(steps_of(this), named)
+    shipping = SHIP in (only or [])
     if listed or dry_run:
         for step in plan:
             state = "done" if step.done else "to do"
@@ -125,5 +141,12 @@ def reproduce_command(
             "budget": budget,
         },
     )
-    if reproduce(plan, minutes=minutes, say=typer.echo):
+    if shipping and not named:
+        done = True  # ship says what is missing
+    else:
+        done = reproduce(plan, minutes=minutes, say=typer.echo)
+    if shipping and done:
+        for path in ship(this, plan, checkout):
+            typer.echo(f"wrote {path}")
+    elif done:
         typer.echo(f"All of it is in {this.out}.")

@@ -1,6 +1,5 @@
 """``explainer train classifier`` and ``explainer train explainer``."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +25,7 @@ from explainer.cli.options import (
     device_named,
 )
 from explainer.errors import UserError
+from explainer.evaluation.jsonl import RowFile
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,9 +35,8 @@ app = typer.Typer(
 
 def _report(folder: Path) -> None:
     """Print the last validation's numbers, and where the weights are."""
-    rows = (folder / "metrics.jsonl").read_text().splitlines()
-    last = json.loads(rows[-1]) if rows else {}
-    for name, value in last.items():
+    rows = RowFile(folder / "metrics.jsonl").rows
+    for name, value in rows[-1].items() if rows else ():
         shown = value if isinstance(value, str) else f"{value:.4g}"
         typer.echo(f"{name:>26} {shown}")
     typer.echo(f"weights in {folder / 'model.safetensors'}")
@@ -67,7 +66,14 @@ def train_classifier(
     limit: Limit = None,
 ) -> None:
     """Train the classifier that is to be explained."""
-    chosen = changed_preset(preset, data, steps, seed, precision, workers)
+    chosen = changed_preset(
+        preset,
+        data=data,
+        steps=steps,
+        seed=seed,
+        precision=precision,
+        workers=workers,
+    )
     on = device_named(device)
     given: Any = initial_weights
     if given not in (None, "random", "imagenet"):
@@ -107,10 +113,8 @@ def train_explainer(
     initial_weights: Annotated[
         str | None,
         typer.Option(
-            help=(
-                "'random' leaves out the ImageNet weights of a backbone "
-                "that would have to be downloaded."
-            )
+            help="'random' leaves out the ImageNet weights of a backbone "
+            "that would have to be downloaded."
         ),
     ] = None,
     steps: Steps = None,
@@ -121,7 +125,14 @@ def train_explainer(
     limit: Limit = None,
 ) -> None:
     """Train the Explainer of a classifier, from image labels alone."""
-    chosen = changed_preset(preset, data, steps, seed, precision, workers)
+    chosen = changed_preset(
+        preset,
+        data=data,
+        steps=steps,
+        seed=seed,
+        precision=precision,
+        workers=workers,
+    )
     on = device_named(device)
     if loss not in ("explainer", "rtis"):
         raise UserError(f"no loss {loss!r}; known: explainer, rtis")

@@ -1,7 +1,6 @@
 """Datasets: what they yield, the built-in ones, and how to load one."""
 
 from explainer.data.base import (
-    VOID,
     Batch,
     DataError,
     LabelledImages,
@@ -20,6 +19,7 @@ from explainer.data.registry import DATASETS, First, all_labels, load_data
 from explainer.data.scenes import Scenes, Shortcut
 from explainer.data.transforms import flip
 from explainer.data.voc import ANIMALS, VOC, VOC_CLASSES
+from explainer.metrics import VOID
 
 __all__ = [
     "ANIMALS",

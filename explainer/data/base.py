@@ -5,18 +5,16 @@ the names of its classes in ``classes``; nothing else is assumed of it.
 """
 
 import os
-import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from explainer.errors import UserError
-
-VOID = 255
-"""Mask value of pixels that belong to no class and not to the background."""
+from explainer.errors import UnknownNameError, UserError
+from explainer.metrics import VOID
 
 
 class DataError(UserError, ValueError):
@@ -84,16 +82,21 @@ def labels_in(mask: Tensor, n_classes: int) -> Tensor:
     return (present[1 : n_classes + 1] > 0).float()
 
 
-def check_file(path: str | Path, largest: int) -> None:
-    """Raise an OSError where reading a file could take for ever, or all room.
+@contextmanager
+def reading(path: str | Path, what: str, remedy: str) -> Iterator[None]:
+    """Turn whatever goes wrong while a file is read into a DataError.
 
-    That is a pipe, a device or a folder, or more than ``largest`` bytes.
+    Its sentence names the file, what it should be and the remedy.
     """
-    found = os.stat(path)
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError("it is no ordinary file")
-    if found.st_size > largest:
-        raise OSError(f"it has more than {largest / 1e6:.0f} MB")
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"{path} cannot be read as {what} ({type(error).__name__}: "
+            f"{error}); {remedy}"
+        ) from error
 
 
 def data_root(root: str | Path | None, contains: str) -> Path:
@@ -111,12 +114,20 @@ def data_root(root: str | Path | None, contains: str) -> Path:
     return Path(chosen).expanduser()
 
 
-def check_names(
-    what: str, names: Sequence[str], known: Sequence[str]
-) -> None:
-    """Raise a :class:`DataError` unless each name is known and given once."""
-    for name in names:
+def check_classes(
+    data: str, classes: Sequence[str], known: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the classes asked for as a tuple.
+
+    Raises :class:`~explainer.errors.UnknownNameError` for one that is not
+    known, and :class:`DataError` where there is none or one comes twice.
+    """
+    for name in classes:
         if name not in known:
-            raise DataError(f"no {what} {name!r}; known: {', '.join(known)}")
-    if not names or len(set(names)) < len(names):
-        raise DataError(f"each {what} once, and at least one; got {names}")
+            raise UnknownNameError(f"class in {data}", name, known)
+    if not classes or len(set(classes)) < len(classes):
+        raise DataError(
+            f"name each class of {data} once, and at least one; got "
+            f"{tuple(classes)}"
+        )
+    return tuple(classes)

@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from explainer.data.base import DataError, Sample, check_file
+from explainer.data.base import DataError, Sample
 from explainer.data.transforms import (
     Size,
     decoding,
@@ -37,7 +37,7 @@ UNREAD = (
 )
 """Pictures that cannot be read here: named in a folder, not passed over."""
 ORIENTATION = 0x0112
-"""Where EXIF tells how the camera was held."""
+"""The EXIF tag that says how the camera was held."""
 MAX_PIXELS = 64_000_000
 """More than this would fill the memory of a small machine."""
 
@@ -151,7 +151,7 @@ def _open(path: str | Path, size: Size | None) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     """Turn a picture as it was held, in RGB; it is changed."""
     image.load()
-    # In place, as all that follows: a copy of a large picture is dear.
+    # In place, as all that follows: a large picture is slow to copy.
     ImageOps.exif_transpose(image, in_place=True)
     return _rgb(image)
 
@@ -245,8 +245,6 @@ def _pictures(path: Path) -> list[Path]:
 
 
 TABLE = "labels.csv"
-MAX_TABLE = 50_000_000
-"""Bytes: half a million pictures and more."""
 
 
 class LabelledPhotos:
@@ -333,7 +331,6 @@ def _by_subfolder(folder: Path) -> dict[Path, list[str]]:
 def _tabled(table: Path) -> dict[Path, list[str]]:
     """Return each picture of a table with the names of its classes."""
     try:
-        check_file(table, MAX_TABLE)
         # A byte order mark is what spreadsheets put in front.
         text = io.StringIO(table.read_bytes().decode("utf-8-sig"), "")
         lines = list(csv.DictReader(text, strict=True))

@@ -1,4 +1,4 @@
-"""Datasets by name, and the few things one does with any of them."""
+"""Datasets by name, their first images, and the labels of all images."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,16 +10,18 @@ from torch import Tensor
 
 from explainer.data.base import DataError, LabelledImages, Sample
 from explainer.data.coco import COCO, COCO_CLASSES, COCO_PAPER_CLASSES
-from explainer.data.scenes import LENGTHS, Scenes, Shortcut
+from explainer.data.scenes import SPLITS as SCENE_SPLITS
+from explainer.data.scenes import Scenes, Shortcut
 from explainer.data.shapes import CLASSES as SCENE_CLASSES
-from explainer.data.voc import VOC, VOC_CLASSES
+from explainer.data.voc import VOC
+from explainer.errors import Registry
 
 
 class First:
     """The first ``n`` images of a dataset, or all if there are fewer.
 
-    Whatever else the dataset offers (``marker``, ``other_objects``, ...) is
-    passed on.
+    What else the dataset has (``marker``, ``other_objects``, ...) is that of
+    the whole dataset. Raises :class:`DataError` for an ``n`` below 1.
     """
 
     def __init__(self, dataset: LabelledImages, n: int) -> None:
@@ -47,7 +49,7 @@ class First:
         return self.dataset[self._indices[index]]
 
     def __getattr__(self, name: str) -> Any:
-        """Pass on what only the dataset knows."""
+        """Return what the dataset has besides images and labels."""
         if name == "dataset":  # not set yet, as while unpickling
             raise AttributeError(name)
         return getattr(self.dataset, name)
@@ -67,79 +69,49 @@ def all_labels(dataset: LabelledImages) -> Tensor:
 
 def _scenes(
     split: str,
+    n: int | None,
     *,
-    root: str | Path | None,
-    size: int | None,
-    classes: tuple[str, ...] | None,
-    limit: int | None,
-    download: bool,
+    size: int = 64,
+    classes: tuple[str, ...] = SCENE_CLASSES,
     shortcut: Shortcut | None = None,
-) -> Scenes:
-    """Scenes are drawn, so there is nothing to find or to download."""
-    if classes is not None and tuple(classes) != SCENE_CLASSES:
+    **where: object,
+) -> LabelledImages:
+    """Scenes. They are drawn, so nothing has to be found or downloaded."""
+    if tuple(classes) != SCENE_CLASSES:
         raise DataError(
             f"scenes has the classes {', '.join(SCENE_CLASSES)}, "
             f"not {', '.join(classes)}; leave classes out"
         )
-    n = None  # the split's own number, checked by Scenes as its name is
-    if limit is not None and split in LENGTHS:
-        n = min(limit, LENGTHS[split])
-    size = 64 if size is None else size
+    if n is not None:
+        n = min(n, SCENE_SPLITS[split][1])
     return Scenes(split, n, size=size, shortcut=shortcut)
 
 
-def _voc(
+def _photographs(
+    data: Callable[..., LabelledImages],
     split: str,
-    *,
-    year: str,
-    root: str | Path | None,
-    size: int | None,
-    classes: tuple[str, ...] | None,
-    limit: int | None,
-    download: bool,
+    n: int | None,
+    **options: object,
 ) -> LabelledImages:
-    data = VOC(
-        root,
-        split,
-        year=year,
-        classes=VOC_CLASSES if classes is None else classes,
-        size=224 if size is None else size,
-        download=download,
-    )
-    return data if limit is None else First(data, limit)
+    """Photographs of a dataset, the first ``n``."""
+    dataset = data(split=split, **options)
+    return dataset if n is None else First(dataset, n)
 
 
-def _coco(
-    split: str,
-    *,
-    outputs: tuple[str, ...],
-    root: str | Path | None,
-    size: int | None,
-    classes: tuple[str, ...] | None,
-    limit: int | None,
-    download: bool,
-) -> LabelledImages:
-    data = COCO(
-        root,
-        split,
-        classes=outputs if classes is None else classes,
-        size=224 if size is None else size,
-        download=download,
-    )
-    return data if limit is None else First(data, limit)
-
-
-DATASETS: dict[str, Callable[..., LabelledImages]] = {
-    "scenes": _scenes,
-    "voc2007": partial(_voc, year="2007"),
-    "voc2012": partial(_voc, year="2012"),
-    "coco2014": partial(_coco, outputs=COCO_PAPER_CLASSES),
-    "coco2014-80": partial(_coco, outputs=COCO_CLASSES),
-    "shortcut": partial(
-        _scenes,
-        shortcut=Shortcut("star", q=0.5, leak=0.2, size=10, decides=True),
-    ),
-}
+DATASETS: Registry[Callable[..., LabelledImages]] = Registry(
+    "data",
+    {
+        "scenes": _scenes,
+        "voc2007": partial(_photographs, VOC, year="2007"),
+        "voc2012": partial(_photographs, VOC, year="2012"),
+        "coco2014": partial(_photographs, COCO, classes=COCO_PAPER_CLASSES),
+        "coco2014-80": partial(_photographs, COCO, classes=COCO_CLASSES),
+        "shortcut": partial(
+            _scenes,
+            shortcut=Shortcut("star", q=0.5, leak=0.2, size=10, decides=True),
+        ),
+    },
+)
 """What :func:`load_data` can load.
 
 ``coco2014`` has the paper's 91 outputs, of which 11 never occur, and
@@ -159,7 +131,7 @@ def load_data(
     limit: int | None = None,
     download: bool = False,
 ) -> LabelledImages:
-    """Load a dataset by name.
+    """Return a dataset by name.
 
     Parameters
     ----------
@@ -182,16 +154,13 @@ def load_data(
 
     Raises
     ------
+    UnknownNameError
+        For a dataset, a split or a class that there isn't.
     DataError
-        When the name is unknown, or the data is missing or damaged.
+        When the data is missing or damaged.
     """
-    if name not in DATASETS:
-        raise DataError(f"no data {name!r}; known: {', '.join(DATASETS)}")
+    given = {"size": size, "classes": classes}
+    options = {k: v for k, v in given.items() if v is not None}
     return DATASETS[name](
-        split,
-        root=root,
-        size=size,
-        classes=classes,
-        limit=limit,
-        download=download,
+        split, limit, root=root, download=download, **options
     )

@@ -1,20 +1,20 @@
 """Procedural scenes: shapes over textures, with exact masks.
 
 Eight classes differ by *shape alone*: colour, texture, size, position and
-rotation are drawn alike for all of them. Scenes are the built-in data of the
-book: nothing to download, and the truth about every pixel is known.
+rotation are drawn in the same way for all of them. Scenes are the built-in
+data of the book: nothing to download, and the class of every pixel is known.
 
 Two design decisions matter for explaining a classifier of these scenes:
 
-- Objects are scaled to a drawn *area*, so size tells nothing about the class.
+- Objects are scaled to a random *area*, so size says nothing about the class.
 - Some backgrounds hold *holes*: silhouettes of the classes in flat mid-grey,
   the colour that masking fills in. They are background. Without them the
   grey hole that a mask leaves behind would be an object of its own: removing
   a star would leave a star.
 
-Every pixel is a function of the seed and of nothing else: random numbers come
-from NumPy's frozen legacy stream, and the arithmetic uses only operations
-that IEEE 754 rounds the same way everywhere.
+Every pixel depends on the seed alone: random numbers come from NumPy's frozen
+legacy stream, and the arithmetic uses only operations that IEEE 754 rounds
+the same way everywhere.
 """
 
 import io
@@ -26,13 +26,17 @@ from numpy.typing import NDArray
 
 from explainer.data.base import DataError, Sample, labels_in
 from explainer.data.shapes import CLASSES, SHAPES, UNIT_AREA, Array
+from explainer.errors import Registry, UnknownNameError
 from explainer.files import DiskError, cache_folder, write_atomically
 
 VERSION = 1
 """Part of the cache's file name: raise it when any pixel changes."""
 
-SPLITS = {"train": 0, "val": 1, "test": 2}
-LENGTHS = {"train": 12000, "val": 500, "test": 500}
+SPLITS = Registry(
+    "split of scenes",
+    {"train": (0, 12000), "val": (1, 500), "test": (2, 500)},
+)
+"""Of each split: which of the ranges of seeds, and how many scenes."""
 GREY = 0.5
 MIN_VISIBLE = 0.8
 SUPERSAMPLING = 2
@@ -45,9 +49,12 @@ class Shortcut:
     With probability ``q`` an image of ``class_name`` also carries a small
     chequered square, ``size`` pixels wide, on its background; images
     without the class carry it with probability ``leak``. If the marker
-    ``decides``, the label of the class follows it and not the object, as
-    if whoever labelled the images had gone by the marker. (The mask still
-    tells where the objects are.)
+    ``decides``, the label of the class is that of the marker and not of the
+    object, as if whoever labelled the images had looked at the marker. The
+    mask still shows where the objects are.
+
+    Raises UnknownNameError for a class that there isn't, and DataError for
+    what is no probability.
     """
 
     class_name: str
@@ -59,9 +66,8 @@ class Shortcut:
     def __post_init__(self) -> None:
         """Refuse a class or a probability that does not exist."""
         if self.class_name not in CLASSES:
-            known = ", ".join(CLASSES)
-            raise DataError(
-                f"no class {self.class_name!r} in scenes; known: {known}"
+            raise UnknownNameError(
+                "class of scenes", self.class_name, CLASSES
             )
         if not (0 <= self.q <= 1 and 0 <= self.leak <= 1):
             raise DataError("q and leak are probabilities in [0, 1]")
@@ -72,7 +78,7 @@ def _colour(rng: np.random.RandomState) -> Array:
 
 
 def _contrasting_colour(rng: np.random.RandomState, other: Array) -> Array:
-    """Draw a colour that stands out from ``other`` and from the grey fill."""
+    """Return a colour that differs from ``other`` and from the grey fill."""
     while True:
         colour = _colour(rng)
         if (
@@ -83,13 +89,13 @@ def _contrasting_colour(rng: np.random.RandomState, other: Array) -> Array:
 
 
 def _direction(rng: np.random.RandomState) -> tuple[float, float]:
-    """Draw a whole number of degrees; return its cosine and sine."""
+    """Return the cosine and sine of a random whole number of degrees."""
     angle = np.pi * rng.randint(360) / 180
     return round(float(np.cos(angle)), 9), round(float(np.sin(angle)), 9)
 
 
 def _pattern(rng: np.random.RandomState, y: Array, x: Array) -> Array:
-    """Draw a texture in [0, 1] at the given coordinates (in pixels)."""
+    """Return a random texture in [0, 1] at coordinates in pixels."""
     kind = rng.randint(5)
     c, s = _direction(rng)
     period = 4 + 8 * rng.random_sample()
@@ -108,7 +114,7 @@ def _pattern(rng: np.random.RandomState, y: Array, x: Array) -> Array:
 
 
 def _smooth_noise(rng: np.random.RandomState, size: int) -> Array:
-    """Draw ``(size, size, 3)`` noise, bilinear between 6 x 6 random knots."""
+    """Return ``(size, size, 3)`` noise: 6 x 6 random colours, bilinear."""
     knots = rng.random_sample((6, 6, 3))
     position = np.arange(size) * 5.0 / size
     low = np.floor(position).astype(int)
@@ -122,7 +128,7 @@ def _smooth_noise(rng: np.random.RandomState, size: int) -> Array:
 def _textured(
     rng: np.random.RandomState, pattern: Array, colour: Array
 ) -> Array:
-    """Colour a pattern: its second tone is a shift of the first."""
+    """Return a pattern in two tones, ``colour`` and one near it."""
     second = np.clip(colour + 0.5 * (_colour(rng) - 0.5), 0, 1)
     textured: Array = colour + pattern[..., None] * (second - colour)
     return textured
@@ -131,7 +137,7 @@ def _textured(
 def _coverage(
     rng: np.random.RandomState, name: str, area: float, size: int
 ) -> Array:
-    """Place one shape at random; return its coverage ``(size, size)``."""
+    """Return the coverage ``(size, size)`` of a shape at a random place."""
     k = SUPERSAMPLING
     axis = (np.arange(k * size) + 0.5) / k
     cy, cx = size * (0.08 + 0.84 * rng.random_sample(2))
@@ -148,7 +154,7 @@ def _coverage(
 
 
 def _background(rng: np.random.RandomState, size: int) -> Array:
-    """Draw a textured background, in some scenes with grey holes."""
+    """Return a textured background, in some scenes with grey holes."""
     y, x = np.meshgrid(
         np.arange(size) + 0.5, np.arange(size) + 0.5, indexing="ij"
     )
@@ -167,7 +173,7 @@ def _background(rng: np.random.RandomState, size: int) -> Array:
 def draw_scene(
     seed: int, size: int = 64
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Draw one scene.
+    """Return the image and the mask of one scene.
 
     Parameters
     ----------
@@ -217,7 +223,7 @@ def draw_scene(
 def _marker(
     seed: int, mask: NDArray[np.uint8], shortcut: Shortcut
 ) -> NDArray[np.bool_]:
-    """Decide whether and where a scene carries the shortcut's marker."""
+    """Return the marker's pixels of a scene, ``(H, W)``, or all False."""
     # A stream of its own: the scene is the same with and without a marker.
     rng = np.random.RandomState([seed, 7])
     has_class = (mask == CLASSES.index(shortcut.class_name) + 1).any()
@@ -236,7 +242,7 @@ def _marker(
 def _stamp(
     image: NDArray[np.uint8], marker: NDArray[np.bool_]
 ) -> NDArray[np.uint8]:
-    """Paint a magenta and white chequer where the marker is."""
+    """Return an image with a magenta and white chequer at the marker."""
     rows, cols = np.indices(marker.shape)
     white = (rows // 2 + cols // 2) % 2 == 0
     chequer = np.where(white[..., None], 255, np.array([255, 0, 255]))
@@ -258,7 +264,15 @@ class Scenes:
     seed:
         Another seed gives other scenes of the same distribution.
     shortcut:
-        Plant a :class:`Shortcut`; ``marker(i)`` then tells its pixels.
+        Add a :class:`Shortcut`; ``marker(i)`` then returns its pixels.
+
+    Raises
+    ------
+    UnknownNameError
+        For a split that there isn't.
+    DataError
+        For a number of scenes or a seed out of range, and where the cache
+        cannot be written or read.
     """
 
     def __init__(
@@ -270,21 +284,18 @@ class Scenes:
         seed: int = 0,
         shortcut: Shortcut | None = None,
     ) -> None:
-        if split not in SPLITS:
-            raise DataError(
-                f"no split {split!r} in scenes; known: {', '.join(SPLITS)}"
-            )
         self.classes = CLASSES
         self.split, self.size, self.seed = split, size, seed
         self.shortcut = shortcut
-        self._n = LENGTHS[split] if n is None else n
+        place, length = SPLITS[split]
+        self._n = length if n is None else n
         if not 1 <= self._n <= 10_000_000 or not 0 <= seed <= 142:
             raise DataError(
                 "scenes come 1 to 10,000,000 a split, with a seed of 0 to "
                 f"142, not {self._n} with seed {seed}"
             )
         # Ten million scenes a split keep the splits apart.
-        self._first_seed = 30_000_000 * seed + 10_000_000 * SPLITS[split]
+        self._first_seed = 30_000_000 * seed + 10_000_000 * place
         self._images, self._masks = self._load()
 
     def _load(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -349,7 +360,7 @@ class Scenes:
 
     @property
     def _cheat(self) -> int:
-        """The class that the shortcut gives away."""
+        """Return the class that the shortcut gives away."""
         assert self.shortcut is not None
         return self.classes.index(self.shortcut.class_name)
 

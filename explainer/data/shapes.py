@@ -1,7 +1,8 @@
-"""The eight shapes of the scenes: which points lie inside of each.
+"""The eight shapes of the scenes, each a function of coordinates.
 
-A shape is a function of two arrays of coordinates, in units of its own
-scale; none reaches further than 1.2 from its centre.
+A shape takes two arrays of coordinates, in units of its own scale, and
+returns which points lie inside; none reaches further than 1.2 from its
+centre.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ Inside = NDArray[np.bool_]
 
 
 def _half_planes(u: Array, v: Array, n: int, distance: float) -> Array:
-    """Count on how many inner sides of n regular lines a point lies."""
+    """Return on the inner side of how many of n regular lines points lie."""
     count = np.zeros_like(u)
     for k in range(n):
         angle = 2 * np.pi * k / n
@@ -78,11 +79,11 @@ CLASSES = tuple(SHAPES)
 
 
 def _unit_areas() -> dict[str, float]:
-    """Measure each shape's area at scale 1, so that scenes can set it."""
+    """Return each shape's area at scale 1, from 400 x 400 points."""
     axis = (np.arange(400) + 0.5) / 400 * 2.4 - 1.2
     v, u = np.meshgrid(axis, axis, indexing="ij")
     return {k: float(f(u, v).mean()) * 2.4**2 for k, f in SHAPES.items()}
 
 
 UNIT_AREA = _unit_areas()
-"""Of each shape, where its radius is about 1."""
+"""The area of each shape at scale 1, where its radius is about 1."""

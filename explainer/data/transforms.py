@@ -14,11 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from explainer.data.base import Batch, DataError, check_file
+from explainer.data.base import Batch, DataError
 from explainer.streams import Generators, uniform
-
-MAX_BYTES = 500_000_000
-"""No picture that can be read here has so large a file."""
 
 Pixels = NDArray[np.uint8]
 Size = int | tuple[int, int]
@@ -29,11 +26,9 @@ Size = int | tuple[int, int]
 def decoding(path: str | Path) -> Iterator[None]:
     """Turn whatever goes wrong with an image file into a :class:`DataError`.
 
-    Decoders raise nearly every exception there is on damaged input, hence
-    the broad net; only decoding belongs inside this block.
+    Decoders raise nearly every exception there is on damaged input.
     """
     try:
-        check_file(path, MAX_BYTES)
         yield
     except DataError:
         raise
@@ -65,7 +60,7 @@ def height_width(size: Size) -> tuple[int, int]:
 def resize(
     image: Image.Image, size: Size | None, *, mask: bool = False
 ) -> Image.Image:
-    """Scale an image (bilinear, antialiased) or a mask (nearest).
+    """Return an image (bilinear, antialiased) or mask (nearest) scaled.
 
     The aspect ratio is not kept, as in the paper; None keeps the size.
     """
@@ -83,10 +78,10 @@ def to_tensor(pixels: Pixels) -> Tensor:
 
 
 def flip(batch: Batch, generator: Generators = None) -> Batch:
-    """Mirror each image of a batch, and its mask, with probability 1/2.
+    """Return a batch whose images are mirrored with probability 1/2 each.
 
-    ``generator`` is one for all images, one per image, or None for the
-    global one.
+    Their masks are mirrored with them. ``generator`` is one for all images,
+    one per image, or None for the global one.
     """
     coin = uniform(batch.images, (), generator) < 0.5
 

@@ -15,12 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from explainer.data.base import (
-    VOID,
     DataError,
     Sample,
-    check_file,
-    check_names,
+    check_classes,
     data_root,
+    reading,
 )
 from explainer.data.download import Archive, extract, fetch
 from explainer.data.transforms import (
@@ -30,39 +29,17 @@ from explainer.data.transforms import (
     resize,
     to_tensor,
 )
+from explainer.errors import Registry
+from explainer.metrics import VOID
 
 VOC_CLASSES = (
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat"),
+    *("chair", "cow", "diningtable", "dog", "horse", "motorbike", "person"),
+    *("pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
+"""The 20 classes, in the order of their ids from 1 on."""
 ANIMALS = ("cat", "cow", "dog", "horse", "person", "sheep")
 """The six classes of the book's ``animals`` experiment."""
-
-MAX_ANNOTATION = 1_000_000
-"""Bytes, for an annotation and for the list of a split."""
-
-SPLITS = {
-    "2007": ("train", "val", "trainval", "test"),
-    "2012": ("train", "val", "trainval"),
-}
 
 _OFFICIAL = (
     "http://host.robots.ox.ac.uk/pascal/VOC",
@@ -74,47 +51,50 @@ _MIRRORS = (
 )
 
 
-def _archive(year: str, name: str, sha256: str, size: int) -> Archive:
+def _archive(year: str, name: str, sha256: str) -> Archive:
     hosts = (*(f"{host}/voc{year}" for host in _OFFICIAL), *_MIRRORS)
     urls = tuple(f"{host}/{name}" for host in hosts)
-    return Archive(name, sha256, urls, size)
+    return Archive(name, sha256, urls)
 
 
 _TRAINVAL_2007 = _archive(
     "2007",
     "VOCtrainval_06-Nov-2007.tar",
     "7d8cd951101b0957ddfd7a530bdc8a94f06121cfc1e511bb5937e973020c7508",
-    460_032_000,
 )
 _TEST_2007 = _archive(
     "2007",
     "VOCtest_06-Nov-2007.tar",
     "6836888e2e01dca84577a849d339fa4f73e1e4f135d312430c4856b5609b4892",
-    451_020_800,
 )
 _TRAINVAL_2012 = _archive(
     "2012",
     "VOCtrainval_11-May-2012.tar",
     "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
-    1_999_639_040,
 )
-ARCHIVES = {
-    ("2007", "train"): _TRAINVAL_2007,
-    ("2007", "val"): _TRAINVAL_2007,
-    ("2007", "trainval"): _TRAINVAL_2007,
-    ("2007", "test"): _TEST_2007,
-    ("2012", "train"): _TRAINVAL_2012,
-    ("2012", "val"): _TRAINVAL_2012,
-    ("2012", "trainval"): _TRAINVAL_2012,
-}
-
-
-def download_voc(root: Path, year: str, split: str) -> None:
-    """Download the archive of a split into ``root`` and unpack it there.
-
-    The archive stays beside ``VOCdevkit/``; delete it to save the room.
-    """
-    extract(fetch(ARCHIVES[year, split], root), root)
+ARCHIVES = Registry(
+    "year of VOC",
+    {
+        "2007": Registry(
+            "split of VOC 2007",
+            {
+                "train": _TRAINVAL_2007,
+                "val": _TRAINVAL_2007,
+                "trainval": _TRAINVAL_2007,
+                "test": _TEST_2007,
+            },
+        ),
+        "2012": Registry(
+            "split of VOC 2012",
+            {
+                "train": _TRAINVAL_2012,
+                "val": _TRAINVAL_2012,
+                "trainval": _TRAINVAL_2012,
+            },
+        ),
+    },
+)
+"""What each split of a year is downloaded with."""
 
 
 class VOC:
@@ -123,12 +103,12 @@ class VOC:
     Labels are the objects of the XML annotation, the *difficult* ones
     included: the image does show them, and calling them absent would teach
     the classifier an error. Masks come from ``SegmentationClass``, with the
-    void border kept as :data:`~explainer.data.base.VOID`; an image without
+    void border kept as :data:`~explainer.metrics.VOID`; an image without
     a segmentation has the mask None. Labels and mask may disagree.
 
     With fewer ``classes`` than all 20, labels and masks are in terms of
-    these; other objects count as background (``other_objects`` tells
-    which), and images with none of the classes stay, labelled all zero.
+    these; other objects count as background (``other_objects`` names
+    them), and images with none of the classes stay, labelled all zero.
 
     Parameters
     ----------
@@ -149,16 +129,18 @@ class VOC:
         2007 the 210 that the paper measures masks on.
     cache:
         Keep decoded images in memory as bytes (at 160 pixels 77 kB each).
-        The cache fills in the process that reads, so it is of use where no
-        worker processes load the data.
+        Each process that reads has a cache of its own.
     download:
-        Fetch the split if it is not there.
+        Fetch the split if it is not there. The archive stays beside
+        ``VOCdevkit/``; delete it to save the room.
 
     Raises
     ------
+    UnknownNameError
+        For a year, a split or a class that there isn't.
     DataError
-        When the data, the split, the year or a class does not exist, or a
-        file is damaged; annotations are read at once, images when asked for.
+        When the data is missing or a file is damaged; annotations are read
+        at once, images when asked for.
     """
 
     def __init__(
@@ -173,17 +155,15 @@ class VOC:
         cache: bool = False,
         download: bool = False,
     ) -> None:
-        check_names("year", (year,), tuple(SPLITS))
-        check_names(f"split of VOC {year}", (split,), SPLITS[year])
-        check_names("class in VOC", tuple(classes), VOC_CLASSES)
-        self.classes = tuple(classes)
+        archive = ARCHIVES[year][split]
+        self.classes = check_classes("VOC", classes, VOC_CLASSES)
         self.year, self.split, self.size = year, split, size
         folder = data_root(root, "VOCdevkit/")
         challenge = "Segmentation" if segmented else "Main"
         sets = folder / "VOCdevkit" / f"VOC{year}" / "ImageSets" / challenge
         listed = sets / f"{split}.txt"
         if download and not listed.is_file():
-            download_voc(folder, year, split)
+            extract(fetch(archive, folder), folder)
         pictures = sets.parents[1] / "JPEGImages"
         self._images = [
             pictures / f"{name}.jpg" for name in _read_split(listed)
@@ -208,7 +188,7 @@ class VOC:
         return labels
 
     def _read_mask(self, index: int) -> Image.Image | None:
-        """Return the segmentation as VOC stores it, if there is one."""
+        """Return the ids of an image as VOC stores them, or None."""
         path = self._path(index, "SegmentationClass", ".png")
         if not path.exists():
             return None
@@ -227,7 +207,10 @@ class VOC:
         return Image.fromarray(ids)  # the ids without their palette
 
     def _read(self, index: int) -> tuple[Pixels, Pixels | None]:
-        """Return ``(H, W, 3)`` colours and ``(H, W)`` ids at our size."""
+        """Return ``(H, W, 3)`` colours and ``(H, W)`` class ids or None.
+
+        Both have the size asked for.
+        """
         path = self._images[index]
         with decoding(path), Image.open(path, formats=["JPEG"]) as file:
             image = file.convert("RGB")
@@ -264,10 +247,10 @@ class VOC:
         )
 
     def other_objects(self, index: int) -> tuple[str, ...]:
-        """Name what is segmented in an image but not among ``classes``.
+        """Return the segmented objects that are not among ``classes``.
 
-        Such objects are background in the masks, so a method that finds
-        them is counted wrong; a results table says in how many images.
+        They are background in the masks, so a method that finds them is
+        counted wrong; a results table says in how many images.
         """
         mask = self._read_mask(range(len(self))[index])
         ids = () if mask is None else np.unique(np.asarray(mask))
@@ -293,20 +276,10 @@ def read_objects(path: Path) -> list[str]:
         When the file is missing, is no VOC annotation, or names an object
         that VOC doesn't know.
     """
-    try:
-        check_file(path, MAX_ANNOTATION)
-        text = path.read_text(encoding="utf-8")
-        # No annotation needs a DOCTYPE; entities could expand without end.
-        if "<!DOCTYPE" in text:
-            raise ValueError("it has a DOCTYPE")
-        tree = ElementTree.fromstring(text)
+    with reading(path, "a VOC annotation", "restore it from VOC"):
+        tree = ElementTree.parse(path).getroot()
         if tree.tag != "annotation":
             raise ValueError(f"its root is {tree.tag!r}")
-    except (OSError, ValueError, ElementTree.ParseError) as error:
-        raise DataError(
-            f"{path} cannot be read as a VOC annotation ({error}); restore "
-            "it from VOC"
-        ) from error
     names = [item.findtext("name", "") for item in tree.iterfind("object")]
     for name in names:
         if name not in VOC_CLASSES:
@@ -335,16 +308,10 @@ def _read_split(listed: Path) -> list[str]:
             f"{listed} does not exist, so there is no split {listed.stem!r} "
             f"(found: {', '.join(others) or 'none'}); {remedy}"
         )
-    try:
-        check_file(listed, MAX_ANNOTATION)
+    with reading(listed, "a list of images", "restore it from VOC"):
         # A name may hold spaces: it is a line.
         lines = listed.read_text(encoding="utf-8-sig").splitlines()
         names = [line.strip() for line in lines if line.strip()]
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{listed} cannot be read as a list of images ({error}); "
-            "restore it from VOC"
-        ) from error
     if not names:
         raise DataError(f"{listed} lists no image; {remedy}")
     return names

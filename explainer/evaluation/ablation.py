@@ -1,15 +1,13 @@
-"""The ablation: what goes missing when a term of the loss is turned off.
+"""The ablation: what a mask loses when a term of the loss is turned off.
 
 Every variant of the loss is trained with several seeds and measured on the
-same images. Two spreads are told apart: over training *seeds*, which says
-how far another run of the same training would end up elsewhere, and over
-*images*, which says how far the mean would move with another test set.
+same images; :mod:`explainer.evaluation.summary` tells the spread over seeds
+from that over images.
 """
 
 import io
 import json
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,10 +20,11 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from explainer.checkpoints import load_explainer
-from explainer.classifiers import Frozen, evaluating, probabilities
-from explainer.data import Batch, First, LabelledImages, collate
-from explainer.errors import UserError
-from explainer.evaluation import measure
+from explainer.classifiers import Frozen, evaluating
+from explainer.data import Batch, LabelledImages, collate
+from explainer.deadline import check_time
+from explainer.errors import Registry, UserError
+from explainer.evaluation import mask_metrics, mean_probability
 from explainer.evaluation.images import (
     Chosen,
     Selection,
@@ -36,8 +35,9 @@ from explainer.evaluation.images import (
     select,
     to_device,
 )
-from explainer.evaluation.spreads import are_columns, summarise
-from explainer.evaluation.variants import VARIANTS, variant_weights
+from explainer.evaluation.jsonl import is_number
+from explainer.evaluation.methods import measured_with
+from explainer.evaluation.summary import summarise_seeds
 from explainer.files import (
     DamagedFileError,
     read_json,
@@ -48,7 +48,6 @@ from explainer.losses import (
     LossWeights,
     area,
     area_bound,
-    explainer_loss,
     negative_entropy,
     total_variation,
 )
@@ -63,7 +62,54 @@ from explainer.model import build_explainer, start_from
 from explainer.presets import Preset
 from explainer.provenance import command_line, describe, environment
 from explainer.streams import per_image
-from explainer.training import TrainingConfig
+
+AREA = ("bound", "target_area", "non_target_area")
+"""The three parts of the area term: B, A(m) and A(n)."""
+
+TERMS = ("classification", "entropy", *AREA, "smoothness")
+
+
+def _all_but(*off: str) -> tuple[str, ...]:
+    return tuple(term for term in TERMS if term not in off)
+
+
+VARIANTS: Registry[tuple[str, ...]] = Registry(
+    "variant",
+    {
+        "full": TERMS,
+        "no-classification": _all_but("classification"),
+        "no-entropy": _all_but("entropy"),
+        "no-area": _all_but(*AREA),
+        "no-target-area": _all_but("target_area"),
+        "no-non-target-area": _all_but("non_target_area"),
+        "no-bound": _all_but("bound"),
+        "no-smoothness": _all_but("smoothness"),
+        "classification": ("classification",),
+        "classification+entropy": ("classification", "entropy"),
+        "classification+area": ("classification", *AREA),
+        "classification+smoothness": ("classification", "smoothness"),
+        "edges": TERMS,
+        "untrained": (),
+    },
+)
+"""The terms that each variant of the loss keeps.
+
+"edges" keeps all and lets the smoothness know the image's edges, a departure
+(:func:`~explainer.losses.total_variation`); "untrained" is the network that
+the trainings start from."""
+
+EDGES = 20.0
+"""The weight ``edges`` of the variant of that name."""
+
+
+def variant_weights(weights: LossWeights, variant: str) -> LossWeights:
+    """Return weights with the terms that a variant lacks set to zero."""
+    off = [term for term in TERMS if term not in VARIANTS[variant]]
+    changes = dict.fromkeys(off, 0.0)
+    if variant == "edges":
+        changes["edges"] = EDGES
+    return replace(weights, **changes)  # type: ignore[arg-type]
+
 
 COLUMNS = (
     *("iou", "iou_50", "class_iou", "mae", "accuracy", "saliency"),
@@ -73,23 +119,35 @@ COLUMNS = (
 """What :func:`score` returns."""
 
 PICTURED = 4
-"""Of so many images the masks themselves are stored."""
+"""The masks themselves are stored for so many images."""
 
 
-def short_training(preset: Preset, steps: int) -> TrainingConfig:
-    """Return the preset's training of the Explainer, cut to ``steps``."""
+def shortened(
+    preset: Preset, steps: int, batch_size: int | None = None
+) -> Preset:
+    """Return a preset that trains its Explainer for ``steps``, in one stage.
+
+    Without averaging; the learning rate falls to zero by then. The
+    classifier's training stays. ``batch_size`` is the preset's by default.
+    """
     whole = preset.explainer_training
     return replace(
-        whole,
-        steps=steps,
-        warmup=min(whole.warmup, steps // 10),
-        eval_every=max(1, steps // 4),
-        patience=None,
+        preset,
+        explainer_training=replace(
+            whole,
+            steps=steps,
+            batch_size=batch_size or whole.batch_size,
+            warmup=min(whole.warmup, steps // 10),
+            eval_every=max(1, steps // 4),
+            patience=None,
+        ),
+        stages=(),
+        averaged=1,
     )
 
 
 def fresh_network(preset: Preset, classifier: Frozen, seed: int) -> nn.Module:
-    """Build the Explainer network that a training of the preset starts from.
+    """Return the Explainer network that a training of the preset starts from.
 
     The global random state is seeded, as a training does in any case.
     """
@@ -111,10 +169,10 @@ def score(
     settings: Settings,
     weights: LossWeights,
 ) -> dict[str, list[float]]:
-    """Return each metric of a network's masks, image by image.
+    """Return each of :data:`COLUMNS` of a network's masks, image by image.
 
-    Besides metrics of :func:`explainer.evaluation.measure` there is for each
-    term of the loss what that term is about. Classification: ``kept``, the
+    Besides :func:`explainer.evaluation.mask_metrics` there is for each term
+    of the loss what that term is about. Classification: ``kept``, the
     mean probability of the present classes on what m keeps. Entropy:
     ``left``, the same on what its complement leaves, and ``undecided``, the
     entropy there as a share of the greatest possible. Area: ``target_area``
@@ -157,13 +215,11 @@ def _scores_of(
     noise = per_image(settings.seed, indices, "noise")
     fill = make_fill(settings.fill, images, classifier, noise)
     class_masks = network(images).sigmoid()
-    table = measure(classifier, batch, targets, class_masks, fill, settings)
+    table = mask_metrics(
+        classifier, batch, targets, class_masks, fill, settings
+    )
     m = target_mask(class_masks, targets)
     n = non_target_mask(class_masks, targets)
-
-    def present(logits: Tensor) -> Tensor:
-        p = probabilities(classifier, logits)
-        return (p * targets).sum(1) / targets.sum(1)
 
     kept = classifier(composite(images, m, fill))
     left = classifier(composite(images, complement(m), fill))
@@ -183,8 +239,8 @@ def _scores_of(
         / m.sum((1, 2, 3)),
         "variation": total_variation(m, "none"),
         **outlines(m[:, 0] > 0.5),
-        "kept": present(kept),
-        "left": present(left),
+        "kept": mean_probability(classifier, kept, targets),
+        "left": mean_probability(classifier, left, targets),
         "undecided": negative_entropy(left, "undivided", "none")
         / -math.log(left.shape[1]),
     }
@@ -211,15 +267,14 @@ class Ablation:
     Parameters
     ----------
     preset:
-        Networks, weights and recipe; ``training`` is what of it is used,
-        its seed apart.
+        Networks, weights and recipe: see :func:`shortened`.
     classifier:
         F, frozen.
     train, val, test:
         The data; only ``test`` needs masks.
     folder:
-        Each training has the folder ``VARIANT-SEED`` in it, where it goes
-        on if it was interrupted and is not repeated if it has ended.
+        Each training has the folder ``VARIANT-SEED`` in it, where it
+        resumes if it was interrupted and is not repeated if it has ended.
     device:
         "cpu" or "cuda".
     """
@@ -229,7 +284,6 @@ class Ablation:
     train: LabelledImages
     val: LabelledImages
     test: LabelledImages
-    training: TrainingConfig
     folder: Path
     device: str = "cpu"
 
@@ -241,9 +295,9 @@ class Ablation:
     def fit(
         self, variant: str, seed: int, progress: bool = False
     ) -> nn.Module:
-        """Train one variant with one seed, or go on; return the network.
+        """Return the network of a variant and a seed, trained or resumed.
 
-        In one stage, and as sharp as it was trained: only the loss differs.
+        As sharp as it was trained: only the loss differs.
         """
         if not VARIANTS[variant]:
             network = fresh_network(self.preset, self.classifier, seed)
@@ -251,9 +305,6 @@ class Ablation:
         preset = replace(
             self.preset,
             weights=variant_weights(self.preset.weights, variant),
-            explainer_training=self.training,
-            stages=(),
-            averaged=1,
             sharpen=(1.0,),
         )
         folder = preset.train_explainer(
@@ -273,11 +324,12 @@ class Ablation:
         seed: int,
         chosen: Selection,
         progress: bool = False,
-    ) -> dict[str, list[float | None]]:
-        """Train and measure; return the columns of :func:`score`.
+    ) -> dict[str, Any]:
+        """Return ``scores``, as :func:`score`, and the network's ``sha256``.
 
-        They are in ``scores.json`` of the training's folder, the masks of
-        the first images in ``masks.npz``; what is there is not made again.
+        Undefined scores are None; the untrained network has no file. All is
+        in ``scores.json`` of the training's folder, the masks of the first
+        images in ``masks.npz``; what is there is not made again.
 
         Raises :class:`DamagedFileError` where the scores are no scores.
         """
@@ -302,18 +354,25 @@ class Ablation:
             write_masks(folder / "masks.npz", {variant: masks})
             stored = {
                 "settings": asked,
+                "sha256": getattr(network, "sha256", None),
                 "scores": {
                     name: [v if v == v else None for v in column]
                     for name, column in columns.items()
                 },
             }
             write_json(path, stored)
-        return _scores_in(stored, path, len(chosen.images))
+        n = len(chosen.images)
+        if not _are_scores(stored.get("scores"), n):
+            raise DamagedFileError(
+                f"{path} does not hold the scores of {n} images; delete it "
+                "to have them measured again"
+            )
+        return stored
 
     @property
     def card(self) -> dict[str, Any]:
         """What all trainings have in common."""
-        training = asdict(self.training)
+        training = asdict(self.preset.explainer_training)
         del training["seed"]
         return {
             "classifier": describe(self.classifier.classifier),
@@ -324,41 +383,19 @@ class Ablation:
             "measured": describe(self.settings),
         }
 
-    def seconds_per_step(self, steps: int = 3) -> float:
-        """Time a few steps of training, the data's drawing left out."""
-        network = fresh_network(self.preset, self.classifier, seed=0)
-        network.to(self.device)
-        classifier = self.classifier.to(self.device)
-        first = First(self.train, self.training.batch_size)
-        part = collate([first[i] for i in range(len(first))])
-        batch = to_device(part, torch.device(self.device))
-        start = 0.0
-        for step in range(steps + 1):
-            if step == 1:  # the first one warms up
-                start = time.perf_counter()
-            loss = explainer_loss(
-                classifier,
-                batch.images,
-                batch.labels,
-                network(batch.images).sigmoid(),
-                self.preset.weights,
-                fill=self.preset.fill,
-            )
-            loss.total.backward()  # type: ignore[no-untyped-call]
-        return (time.perf_counter() - start) / steps
 
-
-def _scores_in(
-    stored: Mapping[str, Any], path: Path, n: int
-) -> dict[str, list[float | None]]:
-    """Return the columns of a scores file, each of ``n`` images."""
-    if not are_columns(stored.get("scores"), COLUMNS, n):
-        raise DamagedFileError(
-            f"{path} does not hold the scores of {n} images; delete it to "
-            "have them measured again"
+def _are_scores(content: object, n: int) -> bool:
+    """Return whether JSON content is the scores of n images."""
+    return (
+        isinstance(content, dict)
+        and content.keys() == set(COLUMNS)
+        and all(
+            isinstance(column, list)
+            and len(column) == n
+            and all(value is None or is_number(value) for value in column)
+            for column in content.values()
         )
-    found: dict[str, list[float | None]] = stored["scores"]
-    return found
+    )
 
 
 @torch.no_grad()
@@ -378,7 +415,7 @@ def mask_pictures(
 
 
 def write_masks(path: Path, masks: Mapping[str, Tensor]) -> None:
-    """Write masks by variant, 8 bits a pixel."""
+    """Write masks by variant, 8 bits per pixel."""
     arrays = {
         name: (255 * values).round().byte().numpy()
         for name, values in masks.items()
@@ -414,7 +451,7 @@ def ablate(
     notes: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Train and measure variants of the loss; write the results.
+    """Return the results of variants of the loss, trained and measured.
 
     Parameters
     ----------
@@ -423,7 +460,7 @@ def ablate(
         those of seed 0, go to the ``.npz`` file beside it.
     seeds:
         For each variant, a key of
-        :data:`explainer.evaluation.variants.VARIANTS`, how many seeds: they
+        :data:`VARIANTS`, how many seeds: they
         are 0, 1, ..., the same for all variants.
     notes:
         What the card should say besides.
@@ -431,9 +468,19 @@ def ablate(
     Returns
     -------
     The content of ``out``: ``variants``, see
-    :func:`explainer.evaluation.spreads.summarise`; ``pictures``, the indices of the
-    images whose masks are stored; and ``card``.
+    :func:`explainer.evaluation.summary.summarise_seeds`; ``pictures``, the
+    indices of the images whose masks are stored; and ``card``.
+
+    Raises
+    ------
+    UserError
+        For an unknown variant, no seed, or no image to measure.
+    OutOfTime
+        When a time limit has passed; what was trained is kept.
     """
+    VARIANTS.check(*seeds)
+    if min(seeds.values(), default=0) < 1:
+        raise UserError("an ablation has at least one variant and one seed")
     classifier = experiment.classifier.to(experiment.device)
     chosen = select(classifier, experiment.test, experiment.settings)
     if not chosen.images:
@@ -442,18 +489,22 @@ def ablate(
             "mask; choose another split or a higher --limit"
         )
     scores: dict[str, list[dict[str, list[float | None]]]] = {}
+    checkpoints = measured_with(classifier)
     most = range(max(seeds.values()))
     trials = [(v, seed) for seed in most for v in seeds if seed < seeds[v]]
     for variant, seed in tqdm(trials, unit="training", disable=not progress):
-        columns = experiment.trial(variant, seed, chosen, progress)
-        scores.setdefault(variant, []).append(columns)
+        check_time()
+        found = experiment.trial(variant, seed, chosen, progress)
+        scores.setdefault(variant, []).append(found["scores"])
+        if found["sha256"] is not None:
+            checkpoints[f"{variant}-{seed}"] = found["sha256"]
     masks = {
         v: read_masks(experiment.folder / f"{v}-0" / "masks.npz")[v]
         for v in seeds
     }
     write_masks(out.with_suffix(".npz"), masks)
     results = {
-        "variants": summarise(scores),
+        "variants": summarise_seeds(scores),
         "pictures": [image.index for image in chosen.images[:PICTURED]],
         "card": {
             **experiment.card,
@@ -463,6 +514,7 @@ def ablate(
             },
             "seeds": list(most),
             "n": len(chosen.images),
+            "measured_with": checkpoints,
             "command": command_line(),
             **(notes or {}),
             **environment(),

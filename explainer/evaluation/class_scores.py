@@ -5,49 +5,36 @@ mask of class k keeps, and note its probability of class r (paper, section
 4). It should stay high where k = r and fall elsewhere.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from explainer.classifiers import evaluating
+from explainer.classifiers import evaluating, unfrozen
 from explainer.data import LabelledImages, all_labels, collate
-from explainer.evaluation.bootstrap import mean_interval
-from explainer.evaluation.images import device_of, to_device
-from explainer.evaluation.jsonl import Row, RowFile, is_number
+from explainer.evaluation.images import describe_data, device_of, to_device
+from explainer.evaluation.jsonl import (
+    Row,
+    is_number,
+    measured_rows,
+    open_rows,
+)
 from explainer.evaluation.methods import (
     Contender,
     EvaluationError,
     attribute,
+    check_request,
+    measured_with,
 )
+from explainer.evaluation.summary import estimate
+from explainer.files import read_json, write_json
 from explainer.masks import composite, make_fill
 from explainer.metrics import THRESHOLDS
+from explainer.provenance import command_line, describe, environment
 from explainer.streams import per_image
-
-
-@dataclass(frozen=True)
-class ClassScores:
-    """Softmax probabilities of class r (rows) under the mask of class k.
-
-    ``columns`` is "none", the unmasked image, and the K classes; ``scores``
-    and ``ci`` (bootstrap 95% intervals over images) have K rows of K + 1
-    entries, None in a row without images; ``n`` counts the images of each
-    row.
-    """
-
-    classes: list[str]
-    columns: list[str]
-    scores: list[list[float | None]]
-    ci: list[list[tuple[float, float] | None]]
-    n: list[int]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the table as JSON can hold it."""
-        return asdict(self)
 
 
 def diagonal_and_rest(
@@ -55,9 +42,9 @@ def diagonal_and_rest(
 ) -> tuple[float, float]:
     """Return the mean of the diagonal and that of all others but "none".
 
-    ``scores`` is ``K x (1 + K)`` as in :class:`ClassScores`; rows without
-    images are passed over. Masks that tell classes apart have a high first
-    number and a low second one. NaN where there is nothing to average.
+    ``scores`` is ``K x (1 + K)`` as in :func:`class_score_tables`; rows
+    without images are left out. Masks that tell classes apart have a high
+    first number and a low second one. NaN where there is nothing to average.
     """
     own: list[float] = []
     other: list[float] = []
@@ -72,7 +59,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else float("nan")
 
 
-def columns_of(classes: Sequence[str], data: LabelledImages) -> Tensor:
+def _among(classes: Sequence[str], data: LabelledImages) -> Tensor:
     """Return the indices of the named classes among the dataset's."""
     unknown = [c for c in classes if c not in data.classes]
     if unknown or not classes:
@@ -84,7 +71,7 @@ def columns_of(classes: Sequence[str], data: LabelledImages) -> Tensor:
 
 
 def distinct_views(shown: Tensor) -> tuple[Tensor, Tensor]:
-    """Find the different ones among binary masks.
+    """Return the different ones among binary masks, and which is which.
 
     ``shown`` is ``(B, K, T, H, W)`` bool: masks of K classes at T
     thresholds. What a higher threshold keeps lies within what a lower one
@@ -117,11 +104,12 @@ def masked_scores(
 ) -> Tensor:
     """Return the softmax of images under each class's binarised mask.
 
-    Averaged over the thresholds 0.1, ..., 0.9. ``images`` is
-    ``(B, 3, H, W)``, ``class_masks`` ``(B, K, H, W)`` of the K classes; the
-    result is ``(B, 1 + K, C)``, first the unmasked image. The classifier
-    sees ``batch_size`` masked images at a time, and equal ones but once:
-    good masks of absent classes are empty at every threshold.
+    ``(B, 1 + K, C)``, first the unmasked image; averaged over the
+    thresholds 0.1, ..., 0.9. ``images`` is ``(B, 3, H, W)``,
+    ``class_masks`` ``(B, K, H, W)`` of the K classes; ``fill`` as in
+    :func:`~explainer.masks.composite`. The classifier sees ``batch_size``
+    masked images at a time, and equal ones only once: good masks of absent
+    classes are empty at every threshold.
     """
     thresholds = torch.tensor(THRESHOLDS).to(class_masks)
     shown = class_masks[:, :, None] > thresholds[:, None, None]
@@ -137,155 +125,210 @@ def masked_scores(
     return torch.cat([whole[:, None], p], 1)
 
 
-def class_scores(
+def _measured(
+    name: str,
     contender: Contender,
     classifier: nn.Module,
     data: LabelledImages,
-    *,
-    classes: Sequence[str] | None = None,
-    limit: int | None = None,
-    fill: str = "mean",
-    seed: int = 0,
-    batch_size: int = 8,
-    file: RowFile | None = None,
-    progress: bool = False,
-) -> ClassScores:
-    """Measure the class-score table of one method.
-
-    The method is asked for the masks of *all* the classes of the table, in
-    the image or not. An image with several of the classes counts in several
-    rows.
-
-    Parameters
-    ----------
-    contender:
-        The method and its options; its ``limit`` and ``batch_size`` apply.
-    classifier, data:
-        As in :func:`explainer.evaluation.evaluate`; no masks are needed.
-    classes:
-        Names of the table's rows and columns; by default all.
-    limit:
-        At most so many images: the first that show one of the classes.
-    fill, seed:
-        As in :class:`~explainer.evaluation.images.Settings`.
-    batch_size:
-        Images at a time.
-    file:
-        Gets a row for each image; what has one is not measured again.
-
-    Raises
-    ------
-    EvaluationError
-        For a class that the data does not have, or no image of any.
-    RowsError
-        When the rows on disk are damaged.
-    """
-    names = list(data.classes if classes is None else classes)
-    table = columns_of(names, data)
-    size = contender.batch_size or batch_size
-    indices = _showing(data, table, limit, contender.limit)
-    if not indices:
-        raise EvaluationError(
-            f"no image shows any of the classes {', '.join(names)}"
-        )
-    rows: dict[int, Row] = {}
-    if file:
-        file.check(partial(_is_sound, k=len(names)))
-        rows = {row["index"]: row for row in file.rows}
-    with (
-        evaluating(classifier),
-        tqdm(
-            total=len(indices), desc="class scores", disable=not progress
-        ) as bar,
-    ):
-        for start in range(0, len(indices), size):
-            part = indices[start : start + size]
-            if any(index not in rows for index in part):
-                # All of the batch again: then nothing hangs on where a run
-                # was killed.
-                scores = _scores_of(
-                    contender, classifier, data, part, table, fill, seed
-                )
-                new = {
-                    index: {"index": index, "scores": p.tolist()}
-                    for index, p in zip(part, scores, strict=True)
-                    if index not in rows
-                }
-                if file:
-                    file.append(new.values())
-                rows |= new
-            bar.update(len(part))
-    scores = torch.tensor([rows[index]["scores"] for index in indices])
-    present = all_labels(data)[indices][:, table] > 0
-    return _tabulate(names, scores, present, seed)
-
-
-def _is_sound(row: Row, k: int) -> bool:
-    """Tell whether a row is the settings or one image's scores."""
-    if "settings" in row:
-        return "index" in row and row["index"] is None
-    scores = row.get("scores")
-    return (
-        isinstance(row.get("index"), int)
-        and isinstance(scores, list)
-        and len(scores) == 1 + k
-        and all(isinstance(p, list) and len(p) == k for p in scores)
-        and all(is_number(value) for p in scores for value in p)
-    )
-
-
-def _showing(
-    data: LabelledImages, table: Tensor, *limits: int | None
-) -> list[int]:
-    """Return the first images with a class of the table, by their labels."""
-    found = (all_labels(data)[:, table] > 0).any(1).nonzero()[:, 0].tolist()
-    return found[: min((n for n in limits if n is not None), default=None)]
-
-
-def _scores_of(
-    contender: Contender,
-    classifier: nn.Module,
-    data: LabelledImages,
-    indices: Sequence[int],
     table: Tensor,
     fill: str,
     seed: int,
-) -> Tensor:
-    """Return a batch's ``(B, 1 + K, K)`` probabilities of the K classes."""
+    indices: Sequence[int],
+) -> list[Row]:
+    """Return rows of a batch: ``(1 + K, K)`` probabilities per image."""
     device = device_of(classifier)
     batch = to_device(collate([data[i] for i in indices]), device)
     targets = torch.zeros_like(batch.labels)
     targets[:, table] = 1
-    masks = attribute(
-        "the method", contender, classifier, batch, targets, seed
-    )
+    masks = attribute(name, contender, classifier, batch, targets, seed)
     noise = per_image(seed, indices, "noise")
     background = make_fill(fill, batch.images, classifier, noise)
     with torch.no_grad():
         p = masked_scores(
             classifier, batch.images, masks[:, table], background
         )
-    return p[:, :, table].cpu()
+    return [
+        {"index": index, "scores": scores}
+        for index, scores in zip(
+            indices, p[:, :, table].tolist(), strict=True
+        )
+    ]
 
 
 def _tabulate(
-    names: list[str], scores: Tensor, present: Tensor, seed: int
-) -> ClassScores:
-    """Average over each class's images; ``scores`` is ``(N, 1 + K, K)``."""
-    means: list[list[float | None]] = []
-    ci: list[list[tuple[float, float] | None]] = []
-    for r in range(len(names)):
-        column = scores[present[:, r], :, r].double()
-        if len(column):
-            means.append(column.mean(0).tolist())
-            ci.append([mean_interval(x, seed) for x in column.T.tolist()])
-        else:
-            means.append([None] * (len(names) + 1))
-            ci.append([None] * (len(names) + 1))
-    return ClassScores(
-        classes=names,
-        columns=["none", *names],
-        scores=means,
-        ci=ci,
-        n=present.sum(0).tolist(),
+    names: Sequence[str], rows: Sequence[Row], present: Tensor, seed: int
+) -> dict[str, Any]:
+    """Return a method's table: averages over each class's images."""
+    scores = torch.tensor([row["scores"] for row in rows]).double()
+    cells = [
+        [
+            estimate(column.tolist(), seed)
+            for column in scores[present[:, r], :, r].T
+        ]
+        for r in range(len(names))
+    ]
+    return {
+        "classes": list(names),
+        "columns": ["none", *names],
+        "scores": [[cell["mean"] for cell in row] for row in cells],
+        "ci": [[cell["ci"] for cell in row] for row in cells],
+        "n": present.sum(0).tolist(),
+    }
+
+
+def _is_sound(row: Row, k: int) -> bool:
+    """Return whether a row read from disk holds an image's scores."""
+    scores = row.get("scores")
+    return (
+        isinstance(scores, list)
+        and len(scores) == 1 + k
+        and all(isinstance(p, list) and len(p) == k for p in scores)
+        and all(is_number(value) for p in scores for value in p)
     )
+
+
+def _on_disk(
+    out: Path | None, common: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return earlier tables, and the checkpoints they were measured with.
+
+    ``common`` is what all tables share. Raises :class:`EvaluationError`
+    where the file holds tables of other settings, or something else.
+    """
+    if out is None or not out.exists():
+        return {}, {}
+    tables = read_json(out)
+    card = tables.pop("card", None)
+    if not isinstance(card, dict) or not all(
+        isinstance(table, dict) and "settings" in table
+        for table in tables.values()
+    ):
+        raise EvaluationError(
+            f"{out} holds no class scores; write the results elsewhere"
+        )
+    differing = [k for k in common if card.get(k) != common[k]]
+    if differing:
+        raise EvaluationError(
+            f"{out} holds class scores that were made with other settings "
+            f"({', '.join(differing)}); delete it, or write the results "
+            "elsewhere"
+        )
+    return tables, card.get("measured_with", {})
+
+
+def class_score_tables(
+    methods: Mapping[str, Contender],
+    classifier: nn.Module,
+    data: LabelledImages,
+    *,
+    out: Path | None = None,
+    classes: Sequence[str] | None = None,
+    limit: int | None = None,
+    fill: str = "mean",
+    seed: int = 0,
+    batch_size: int = 8,
+    notes: Mapping[str, Any] | None = None,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Return the class-score tables of methods; write them to a file.
+
+    A method is asked for the masks of *all* the classes of the table, in
+    the image or not. An image with several of the classes counts in several
+    rows.
+
+    The file is written anew, whole, after each method; the rows of single
+    images are in the ``.jsonl`` file beside it. The same call after an
+    interruption resumes. Methods that are in the file and not asked for
+    are kept.
+
+    Parameters
+    ----------
+    methods:
+        By name; their ``limit`` and ``batch_size`` apply.
+    classifier, data:
+        As in :func:`explainer.evaluation.evaluate`; no masks are needed.
+    out:
+        A ``.json`` file; None writes nothing.
+    classes:
+        Names of the tables' rows and columns; by default all.
+    limit:
+        At most so many images: the first that show one of the classes.
+    fill, seed:
+        As in :class:`~explainer.evaluation.images.Settings`.
+    batch_size:
+        Images at a time.
+    notes:
+        What the card should say besides.
+    progress:
+        Show a bar for each method.
+
+    Returns
+    -------
+    The content of the file. Under each method's name: ``classes``, the K
+    classes; ``columns``, "none" for the unmasked image and the classes;
+    ``scores``, K x (1 + K), the mean probability (softmax) of the row's
+    class under the mask of the column's, and ``ci``, its bootstrap 95%
+    interval over images, both None in a row without images; ``n``, the
+    images of each row; ``settings``, and what the table was ``made_with``.
+    Under ``card`` what all have in common.
+
+    Raises
+    ------
+    EvaluationError
+        For a class that the data does not have, no image of any, or an
+        ``out`` that holds something else.
+    RowsError
+        When the rows beside it are damaged or of other settings.
+    OutOfTime
+        When a time limit has passed; the rows up to there are kept.
+    """
+    check_request(methods, out)
+    names = list(data.classes if classes is None else classes)
+    table = _among(names, data)
+    common = {
+        "data": describe_data(data),
+        "classifier": describe(unfrozen(classifier)),
+        "classes": names,
+        "limit": limit,
+        "fill": fill,
+        "seed": seed,
+    }
+    tables, checkpoints = _on_disk(out, common)
+    labels = all_labels(data)[:, table] > 0
+    showing = labels.any(1).nonzero()[:, 0].tolist()[:limit]
+    if not showing:
+        raise EvaluationError(
+            f"no image shows any of the classes {', '.join(names)}"
+        )
+    sound = partial(_is_sound, k=len(names))
+    file = open_rows(out and out.with_suffix(".jsonl"), sound)
+    made_with = environment()
+    card = {
+        **common,
+        "measured_with": checkpoints | measured_with(classifier, methods),
+        **(notes or {}),
+        "command": command_line(),
+        **made_with,
+    }
+    for name, contender in methods.items():
+        settings = {**contender.card, "limit": contender.limit}
+        indices = showing[: contender.limit]
+        how = (name, contender, classifier, data, table, fill, seed)
+        with evaluating(classifier):
+            rows = measured_rows(
+                file,
+                name,
+                {**common, **settings},
+                indices,
+                partial(_measured, *how),
+                batch_size=contender.batch_size or batch_size,
+                progress=progress,
+            )
+        tables[name] = {
+            **_tabulate(names, rows, labels[indices], seed),
+            "settings": settings,
+            "made_with": made_with,
+        }
+        if out is not None:
+            write_json(out, {**tables, "card": card})
+    return {**tables, "card": card}

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from explainer.classifiers import evaluating
 from explainer.data.base import Batch
+from explainer.deadline import check_time
 from explainer.evaluation.methods import Contender, attribute
 
 Point = dict[str, Any]
-"""``method``, the fields of a :class:`Setting` and those of a
+"""``method``, the fields of a :class:`Workload` and those of a
 :class:`Cost`."""
 
 
@@ -32,7 +33,7 @@ class Passes:
 
 @contextmanager
 def counted_passes(network: nn.Module) -> Iterator[Passes]:
-    """Count a network's passes within the block, image by image.
+    """Return the count of a network's passes within the block.
 
     A batch of B images counts B times. Only calls of ``network`` itself
     count, not those of its parts; the network must return one tensor.
@@ -55,7 +56,7 @@ def counted_passes(network: nn.Module) -> Iterator[Passes]:
 
 
 @dataclass(frozen=True)
-class Setting:
+class Workload:
     """What is explained: ``batch`` images, ``size`` pixels wide and high,
     for ``classes`` classes each."""
 
@@ -68,8 +69,8 @@ class Setting:
 class Cost:
     """What one image costs, on average over its batch.
 
-    ``seconds`` by the clock on the wall, ``cpu_seconds`` by the process's
-    own, which counts every core and no other process; ``forward`` and
+    ``seconds`` pass on the wall clock, ``cpu_seconds`` are the process's
+    own, over all cores and without other processes; ``forward`` and
     ``backward`` passes of the network that is asked: the classifier, or
     for the Explainer and RTIS the one that was trained.
     """
@@ -93,7 +94,7 @@ def cost_of(
     images: Tensor,
     targets: Tensor,
 ) -> Cost:
-    """Run a method once on images ``(B, 3, H, W)``; return its cost."""
+    """Return the cost of one run of a method on images ``(B, 3, H, W)``."""
     names = [f"image {i + 1}" for i in range(len(images))]
     batch = Batch(images, targets, None, names)
     asked = contender.options.get("network", classifier)
@@ -110,7 +111,7 @@ def cost_of(
 
 
 def least(costs: Sequence[Cost]) -> Cost:
-    """Return the least of repeated runs: the one that was disturbed least."""
+    """Return the least seconds of repeated runs: the least disturbed."""
     return replace(
         costs[0],
         seconds=min(c.seconds for c in costs),
@@ -118,25 +119,25 @@ def least(costs: Sequence[Cost]) -> Cost:
     )
 
 
-def measure(
-    rows: Mapping[str, Contender],
+def measure_costs(
+    methods: Mapping[str, Contender],
     classifier: nn.Module,
     images: Mapping[int, Tensor],
-    settings: Sequence[Setting],
+    workloads: Sequence[Workload],
     *,
     rounds: int = 1,
     on_point: Callable[[Point], None] = lambda point: None,
 ) -> list[Point]:
-    """Return what every method costs in every setting.
+    """Return what every method costs under every workload.
 
     Parameters
     ----------
-    rows:
-        The methods by name; in every round all of them take a turn.
+    methods:
+        By name; in every round all of them take a turn.
     classifier:
         F.
     images:
-        By size, ``(N, 3, size, size)`` in [0, 1]; a setting takes the first
+        By size, ``(N, 3, size, size)`` in [0, 1]; a workload takes the first
         ``batch`` of them, and explains the likeliest classes of each.
     rounds:
         How often; the least counts (:func:`least`).
@@ -144,17 +145,18 @@ def measure(
         Called with each point as soon as it is known.
     """
     points = []
-    for setting in settings:
-        part = images[setting.size][: setting.batch]
-        targets = likeliest(classifier, part, setting.classes)
-        costs: dict[str, list[Cost]] = {name: [] for name in rows}
+    for workload in workloads:
+        check_time()
+        part = images[workload.size][: workload.batch]
+        targets = likeliest(classifier, part, workload.classes)
+        costs: dict[str, list[Cost]] = {name: [] for name in methods}
         for _ in range(rounds):
-            for name, row in rows.items():
+            for name, row in methods.items():
                 costs[name].append(cost_of(row, classifier, part, targets))
         for name, found in costs.items():
             point = {
                 "method": name,
-                **asdict(setting),
+                **asdict(workload),
                 **asdict(least(found)),
             }
             points.append(point)
@@ -162,8 +164,8 @@ def measure(
     return points
 
 
-def along(base: Setting, **axes: Sequence[int]) -> list[Setting]:
-    """Return the settings that differ from ``base`` in one field at most.
+def along(base: Workload, **axes: Sequence[int]) -> list[Workload]:
+    """Return the workloads that differ from ``base`` in one field at most.
 
     ``axes`` names fields and the values that they take, as in
     ``along(base, size=(32, 64), classes=(1, 2, 3))``.
@@ -177,9 +179,9 @@ def along(base: Setting, **axes: Sequence[int]) -> list[Setting]:
 
 
 def series(
-    points: Sequence[Point], base: Setting, field: str, value: str
+    points: Sequence[Point], base: Workload, field: str, value: str
 ) -> dict[str, dict[int, float]]:
-    """Return, by method, ``value`` against one ``field`` of the setting.
+    """Return, by method, ``value`` against one ``field`` of the workload.
 
     All other fields are those of ``base``.
     """
@@ -194,8 +196,8 @@ def series(
 def growth(xy: Mapping[int, float]) -> float:
     """Return the power by which y grows with x, between its ends.
 
-    The p of y ~ x^p, by the first and the last x: 0 for what stays, 1 for
-    what doubles with x, 2 for what grows with its square.
+    The p of y ~ x^p, from the first and the last x: 0 for a constant y, 1
+    for one that doubles with x, 2 for one that grows with its square.
     """
     first, last = min(xy), max(xy)
     return math.log(xy[last] / xy[first]) / math.log(last / first)

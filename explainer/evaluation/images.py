@@ -1,4 +1,4 @@
-"""What an evaluation looks at: its settings and its images."""
+"""What an evaluation measures: its settings and its images."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,19 +10,32 @@ from torch import Tensor, nn
 
 from explainer.classifiers import evaluating, found
 from explainer.data.base import Batch, LabelledImages, collate
+from explainer.errors import UnknownNameError
 from explainer.metrics import Void
 from explainer.provenance import describe
+from explainer.training import mean_average_precision
 
 
 @dataclass(frozen=True)
 class Settings:
     """What all methods of a table have in common.
 
-    ``targets``: explain the classes in the image's labels, or those that the
-    classifier finds (:func:`~explainer.classifiers.found`).
-    ``void`` and ``fill``: see :func:`~explainer.metrics.ground_truth` and
-    :func:`~explainer.masks.make_fill`. ``steps`` of insertion and deletion;
-    0 leaves these two out, the dearest metrics by far.
+    Parameters
+    ----------
+    targets:
+        Explain the classes of the image's labels, or those that the
+        classifier finds (:func:`~explainer.classifiers.found`).
+    void:
+        See :func:`~explainer.metrics.ground_truth`.
+    fill:
+        See :func:`~explainer.masks.make_fill`.
+    steps:
+        Steps of insertion and deletion, by far the slowest metrics; 0
+        leaves these two out.
+    seed:
+        Of everything that is drawn.
+    batch_size:
+        Images at a time.
     """
 
     targets: Literal["labels", "predicted"] = "labels"
@@ -33,14 +46,14 @@ class Settings:
     batch_size: int = 16
 
     def __post_init__(self) -> None:
-        """Refuse what does not exist before hours are spent."""
+        """Raise ValueError for what does not exist."""
         if self.targets not in ("labels", "predicted"):
-            raise ValueError(
-                f"targets are 'labels' or 'predicted', not {self.targets!r}"
+            raise UnknownNameError(
+                "targets", self.targets, ("labels", "predicted")
             )
         if self.void not in ("ignore", "object"):
-            raise ValueError(
-                f"void is 'ignore' or 'object', not {self.void!r}"
+            raise UnknownNameError(
+                "way with void", self.void, ("ignore", "object")
             )
         if self.batch_size < 1:
             raise ValueError("a batch holds at least one image")
@@ -61,24 +74,38 @@ class Chosen:
 
 @dataclass
 class Selection:
-    """The images of an evaluation, and how many were passed over."""
+    """The images of an evaluation, and how many were passed over.
+
+    ``no_class`` have no target class, ``no_mask`` no segmentation. Of the
+    chosen, ``other_objects`` show segmented objects that are no class of
+    the dataset and count as background; None where the dataset cannot
+    tell. ``classifier_map`` is the classifier's mean average precision on
+    all images up to the last chosen one, None where they show no class;
+    ``resolution`` the images' height and width.
+    """
 
     images: list[Chosen] = field(default_factory=list)
     no_class: int = 0
     no_mask: int = 0
     other_objects: int | None = None
+    classifier_map: float | None = None
     resolution: tuple[int, int] = (0, 0)
+
+    @property
+    def by_index(self) -> dict[int, Chosen]:
+        """The chosen images by their index in the dataset."""
+        return {image.index: image for image in self.images}
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Return where a module lives; the CPU if it holds no tensor."""
+    """Return the device of a module; the CPU if it holds no tensor."""
     for tensor in chain(module.parameters(), module.buffers()):
         return tensor.device
     return torch.device("cpu")
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Move a batch's tensors."""
+    """Return a batch with its tensors on a device."""
     return batch._replace(
         images=batch.images.to(device),
         labels=batch.labels.to(device),
@@ -89,7 +116,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 def batches(
     data: LabelledImages, indices: Sequence[int], size: int
 ) -> Iterator[tuple[int, Batch]]:
-    """Yield (position of the first, batch) over some images of a dataset."""
+    """Yield batches of some images, each after its first one's position."""
     for start in range(0, len(indices), size):
         yield (
             start,
@@ -104,30 +131,30 @@ def select(
     settings: Settings,
     limit: int | None = None,
 ) -> Selection:
-    """Choose the first ``limit`` images that have a target and a mask.
+    """Return the first ``limit`` images that have a target and a mask.
 
-    The images passed over on the way are counted: ``no_class`` have none of
-    the classes (or none is predicted), ``no_mask`` no segmentation. Of those
-    chosen, ``other_objects`` show segmented objects that are no class of the
-    dataset and count as background; None where the dataset cannot tell.
     The classifier answers in eval mode, and is left in the mode it was in.
     """
     chosen = Selection()
-    others = getattr(data, "other_objects", None)
     device = device_of(classifier)
     wanted = len(data) if limit is None else limit
+    logits, labels = [], []
     for first, batch in batches(data, range(len(data)), settings.batch_size):
         if len(chosen.images) >= wanted:
             break
         with evaluating(classifier):
-            logits = classifier(batch.images.to(device))
-        predicted = found(classifier, logits).cpu()
-        labels = batch.labels > 0
-        right = (predicted == labels).all(1)
-        targets = labels if settings.targets == "labels" else predicted
-        for i in range(len(labels)):
+            answer = classifier(batch.images.to(device)).cpu()
+        predicted = found(classifier, answer)
+        present = batch.labels > 0
+        right = (predicted == present).all(1)
+        targets = present if settings.targets == "labels" else predicted
+        height, width = batch.images.shape[-2:]
+        chosen.resolution = (height, width)
+        for i in range(len(present)):
             if len(chosen.images) == wanted:
                 break
+            logits.append(answer[i])
+            labels.append(batch.labels[i])
             if not targets[i].any():
                 chosen.no_class += 1
             elif batch.masks is None and data[first + i].mask is None:
@@ -141,11 +168,14 @@ def select(
                         bool(right[i]),
                     )
                 )
-                height, width = batch.images.shape[-2:]
-                chosen.resolution = (height, width)
+    others = getattr(data, "other_objects", None)
     if others is not None:
         chosen.other_objects = sum(
             bool(others(image.index)) for image in chosen.images
+        )
+    if any(map(torch.any, labels)):
+        chosen.classifier_map = mean_average_precision(
+            torch.stack(logits), torch.stack(labels)
         )
     return chosen
 
@@ -153,8 +183,7 @@ def select(
 def describe_data(data: LabelledImages) -> dict[str, Any]:
     """Return what a card says of a dataset: type, size and how it was made.
 
-    Of its attributes those are named that the package's datasets have in
-    common.
+    It names the attributes that the package's datasets have in common.
     """
     known = ("year", "split", "size", "seed", "shortcut")
     return {

@@ -1,12 +1,19 @@
-"""An append-only file of JSON lines that survives being killed."""
+"""An append-only file of JSON lines that survives being killed.
+
+:class:`RowFile` holds rows of any kind, :func:`measured_rows` fills it with
+rows of methods, one per image, and resumes.
+"""
 
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tqdm.auto import tqdm
+
+from explainer.deadline import check_time
 from explainer.errors import UserError
 from explainer.files import DiskError
 
@@ -18,7 +25,7 @@ class RowsError(UserError):
 
 
 def _strict(value: object) -> object:
-    """Replace NaN, which JSON does not know, by null."""
+    """Return a value with null in place of NaN, which JSON does not know."""
     if isinstance(value, float) and value != value:
         return None
     if isinstance(value, Mapping):
@@ -34,10 +41,11 @@ def is_number(value: object) -> bool:
 
 
 class RowFile:
-    """Rows on disk, one JSON object a line, and in ``rows``.
+    """Rows on disk, one JSON object per line, and in ``rows``.
 
-    A line counts once its line break is written: opening the file cuts off
-    whatever a killed process left behind the last one.
+    With None for a path they are in ``rows`` alone. A line counts once its
+    line break is written: opening the file cuts off whatever a killed
+    process left behind the last one.
 
     Raises
     ------
@@ -46,15 +54,15 @@ class RowFile:
         another kind, and nothing in it is touched.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         self.path = path
-        content = path.read_bytes() if path.exists() else b""
+        content = path.read_bytes() if path and path.exists() else b""
         end = content.rfind(b"\n") + 1
         lines = content[:end].splitlines()
         self.rows = [self._parse(line, i + 1) for i, line in enumerate(lines)]
         if end == 0 and content[:1] not in (b"", b"{"):
             raise RowsError(f"{path} holds no rows; choose another file")
-        if end < len(content):
+        if path and end < len(content):
             os.truncate(path, end)
 
     def _parse(self, line: bytes, number: int) -> Row:
@@ -82,18 +90,138 @@ class RowFile:
             if not sound(row):
                 raise self._damaged(number)
 
-    def append(self, rows: Iterable[Mapping[str, object]]) -> None:
-        """Write rows through to the disk; NaN becomes null.
+    def append(self, rows: Iterable[Mapping[str, object]]) -> list[Row]:
+        """Write rows through to the disk; return them as they were written.
 
-        Raises :class:`DiskError` where the disk refuses.
+        NaN becomes null. Raises :class:`DiskError` where the disk refuses.
         """
         lines = [json.dumps(_strict(row), allow_nan=False) for row in rows]
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.writelines(f"{line}\n" for line in lines)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise DiskError(self.path, error) from error
-        self.rows += map(json.loads, lines)
+        if self.path is not None:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.writelines(f"{line}\n" for line in lines)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as error:
+                raise DiskError(self.path, error) from error
+        written = [json.loads(line) for line in lines]
+        self.rows += written
+        return written
+
+
+def open_rows(path: Path | None, sound: Callable[[Row], bool]) -> RowFile:
+    """Return the file of methods' rows at ``path``, after checking it.
+
+    With None for a path they are kept in memory. Each line tells a method's
+    settings, or has its ``method``, the image's ``index`` and what ``sound``
+    asks for. Raises :class:`RowsError`.
+    """
+
+    def belongs(row: Row) -> bool:
+        if not isinstance(row.get("method"), str):
+            return False
+        if "settings" in row:
+            return len(row) == 2 and isinstance(row["settings"], dict)
+        return isinstance(row.get("index"), int) and sound(row)
+
+    file = RowFile(path)
+    file.check(belongs)
+    return file
+
+
+def _recorded(
+    file: RowFile,
+    method: str,
+    settings: Mapping[str, Any],
+    names: Mapping[int, str],
+) -> dict[int, Row]:
+    """Return a method's rows by image index, after checking their origin.
+
+    A line before the method's first row tells its settings; it is written
+    where there is none.
+    """
+    ours: Row = json.loads(json.dumps(settings))
+    lines = [row for row in file.rows if row["method"] == method]
+    if not lines:
+        file.append([{"method": method, "settings": ours}])
+        return {}
+    rows = {row["index"]: row for row in lines if "index" in row}
+    theirs = lines[0].get("settings", {})
+    differing = [
+        key
+        for key in sorted({*theirs, *ours})
+        if theirs.get(key) != ours.get(key)
+    ]
+    if any(
+        rows[index]["name"] != name
+        for index, name in names.items()
+        if index in rows
+    ):
+        differing.append("images")
+    if differing:
+        raise RowsError(
+            f"{file.path} holds rows of {method} that were made with other "
+            f"settings ({', '.join(differing)}); delete it, or write the "
+            "results elsewhere"
+        )
+    return rows
+
+
+def measured_rows(
+    file: RowFile,
+    method: str,
+    settings: Mapping[str, Any],
+    indices: Sequence[int],
+    measure: Callable[[Sequence[int]], Sequence[Row]],
+    *,
+    batch_size: int,
+    names: Mapping[int, str] | None = None,
+    progress: bool = False,
+) -> list[Row]:
+    """Return a method's row of each image; measure those the file lacks.
+
+    A batch that lacks a row is measured as a whole, so that nothing depends
+    on where a run was killed; only missing rows are written.
+
+    Parameters
+    ----------
+    file:
+        From :func:`open_rows`.
+    method, settings:
+        The method's name, and what its rows are made with, as JSON can hold
+        it.
+    indices:
+        The images.
+    measure:
+        Returns the rows of a batch of indices, each with its ``index``.
+    batch_size:
+        Images at a time.
+    names:
+        The images' names by index, where rows hold them.
+    progress:
+        Show a bar.
+
+    Raises
+    ------
+    RowsError
+        When the file's rows of the method are of other settings or images,
+        which must not be mixed.
+    OutOfTime
+        Between two batches, when a time limit has passed; the rows up to
+        there are kept.
+    """
+    rows = _recorded(file, method, settings, names or {})
+    with tqdm(total=len(indices), desc=method, disable=not progress) as bar:
+        for start in range(0, len(indices), batch_size):
+            part = indices[start : start + batch_size]
+            if any(index not in rows for index in part):
+                check_time()
+                new = [
+                    {"method": method, **row}
+                    for row in measure(part)
+                    if row["index"] not in rows
+                ]
+                rows |= {row["index"]: row for row in file.append(new)}
+            bar.update(len(part))
+    return [rows[index] for index in indices]

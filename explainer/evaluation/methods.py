@@ -1,15 +1,22 @@
-"""A method with its options, and how an evaluation calls it."""
+"""A method with its options, and the options that a comparison runs.
 
-from collections.abc import Mapping
+Budgets are what a machine can pay: the authors' is "full", two processor
+cores can pay "reduced". A results file's card states what was used.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from explainer.attribution import Method
+from explainer.attribution import METHODS, PAPER_METHODS, Method
+from explainer.checkpoints import CheckpointError, load_explainer
 from explainer.data.base import Batch
-from explainer.errors import UserError
+from explainer.errors import Registry, UserError
+from explainer.files import read_json, results_file
 from explainer.metrics import class_truth
 from explainer.provenance import describe
 from explainer.streams import generator
@@ -21,19 +28,30 @@ class EvaluationError(UserError):
 
 @dataclass(frozen=True)
 class Contender:
-    """A method with its options: one row of the table.
+    """A method with its options: one row of a comparison.
 
     ``method`` is any function of the package's call shape; it gets
     ``options`` as keywords, and the class masks of the images as ``truth``
     if it has a parameter of that name (the control ``ground_truth``).
-    ``limit`` keeps a costly method to the first so many images, and
-    ``batch_size`` overrides that of the settings.
+    ``limit`` keeps a slow method to the first so many images, and
+    ``batch_size`` overrides that of the evaluation.
     """
 
     method: Method
     options: Mapping[str, Any] = field(default_factory=dict)
     limit: int | None = None
     batch_size: int | None = None
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What a card says of the method (its number of images apart)."""
+        card = {
+            "method": describe(self.method),
+            "options": describe(self.options),
+        }
+        if self.batch_size is not None:
+            card["batch_size"] = self.batch_size
+        return card
 
 
 def attribute(
@@ -44,12 +62,14 @@ def attribute(
     targets: Tensor,
     seed: int,
 ) -> Tensor:
-    """Run a method on a batch; return its checked masks ``(B, C, H, W)``.
+    """Return a method's masks of a batch, ``(B, C, H, W)`` in [0, 1].
 
-    Every call gets a fresh generator of the same stream. As all methods
-    share their random draws over a batch, an image's mask depends neither on
-    its neighbours in the batch nor on what ran before; the price is that one
-    unlucky draw is unlucky for all images.
+    ``targets`` is ``(B, C)``, 1 for the classes to explain. Every call gets
+    a fresh generator of the same stream. As all methods share their random
+    draws over a batch, an image's mask depends neither on its neighbours in
+    the batch nor on what ran before; the price is that one unlucky draw is
+    unlucky for all images. Raises :class:`EvaluationError` for masks of
+    another shape or range, or where the method needs segmented images.
     """
     options = dict(contender.options)
     if "truth" in signature(contender.method).parameters:
@@ -81,12 +101,179 @@ def attribute(
     return masks.detach()
 
 
-def describe_row(contender: Contender) -> dict[str, Any]:
-    """Return what a card says of a method (its number of images apart)."""
-    row = {
-        "method": describe(contender.method),
-        "options": describe(contender.options),
+def check_request(methods: Mapping[str, Contender], out: Path | None) -> None:
+    """Raise :class:`EvaluationError` for no method, or no ``.json`` file."""
+    if "card" in methods or not methods:
+        raise EvaluationError(
+            "name at least one method, and none of them 'card'"
+        )
+    if out is not None and out.suffix != ".json":
+        raise EvaluationError(f"results go to a .json file, not to {out}")
+
+
+def measured_with(
+    classifier: nn.Module, methods: Mapping[str, Contender] | None = None
+) -> dict[str, str]:
+    """Return the SHA-256 of the checkpoint files that are measured.
+
+    By name: "classifier", and each method that has a network. A module that
+    was not loaded from a file is left out.
+    """
+    modules = {"classifier": classifier} | {
+        name: contender.options["network"]
+        for name, contender in (methods or {}).items()
+        if "network" in contender.options
     }
-    if contender.batch_size is not None:
-        row["batch_size"] = contender.batch_size
-    return row
+    return {
+        name: module.sha256
+        for name, module in modules.items()
+        if hasattr(module, "sha256")
+    }
+
+
+# --- what a comparison runs ----------------------------------------------
+
+CONTROLS = ("zero", "half", "one", "ellipse", "ground_truth")
+
+PUBLIC_VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "extremal_perturbation_torchray": (
+        "extremal_perturbation",
+        {"variant": "torchray"},
+    ),
+    "igos_khorram": ("igos", {"variant": "khorram"}),
+}
+"""The rows that run a method as its authors' public code does, where ours
+departs from it: by name, the method and the option. They have its budget."""
+
+ROWS: Registry[tuple[str, Mapping[str, Any]]] = Registry(
+    "attribution method",
+    {**{name: (name, {}) for name in METHODS}, **PUBLIC_VARIANTS},
+)
+"""All rows by name: the method that each runs, and options of its own."""
+
+Options = Mapping[str, Mapping[str, Any]]
+"""Options by the name of a method."""
+
+BUDGETS: Registry[Options] = Registry(
+    "budget",
+    {
+        # Minutes; book/results/rivals_budget_*.json shows what more buys.
+        "reduced": {
+            "rise": {"n_masks": 300},
+            "extremal_perturbation": {"iterations": 50},
+            "igos": {"iterations": 10, "steps": 5},
+        },
+        # What a CPU can pay for forty photographs in a night.
+        "photographs": {
+            "rise": {"n_masks": 2000},
+            "extremal_perturbation": {"iterations": 200},
+            "igos": {"iterations": 15, "steps": 20},
+        },
+        # What the paper's authors ran.
+        "full": {
+            "rise": {"n_masks": 8000},
+            "extremal_perturbation": {"iterations": 800},
+            "igos": {"iterations": 20, "steps": 15},
+        },
+        # Enough to see that everything runs; the numbers mean nothing.
+        "trial": {
+            "rise": {"n_masks": 8},
+            "extremal_perturbation": {"iterations": 1},
+            "igos": {"iterations": 1, "steps": 1},
+        },
+    },
+)
+"""Options of the iterative methods, by the budget's name."""
+
+SLOW = ("extremal_perturbation", "igos", *PUBLIC_VARIANTS)
+"""The methods that optimise masks for every image and class."""
+
+LIMIT: Mapping[str, Mapping[str, int]] = {
+    "scenes": dict.fromkeys(SLOW, 100),
+    "animals": dict.fromkeys(("rise", *SLOW), 40)
+    | dict.fromkeys(PUBLIC_VARIANTS, 20),
+    # As many as are segmented, for the class scores too.
+    "voc2007-vgg16": dict.fromkeys(SLOW, 210),
+    "voc2007-resnet50": dict.fromkeys(SLOW, 210),
+    "coco2014-vgg16": dict.fromkeys(SLOW, 200),
+    "coco2014-resnet50": dict.fromkeys(SLOW, 200),
+}
+"""By preset: how many images the slow methods are measured on."""
+
+
+def tuned_settings(preset: str) -> dict[str, dict[str, Any]]:
+    """Return the settings that a search on validation images chose.
+
+    By method, out of the shipped ``rivals_search_PRESET.json``; none for a
+    preset that has not been searched: defaults run.
+    """
+    path = results_file(f"rivals_search_{preset}.json")
+    return chosen_in(path) if path.is_file() else {}
+
+
+def chosen_in(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the choices of a search's results file, by method."""
+    found = read_json(path)
+    return {k: v["chosen"] for k, v in found.items() if k != "card"}
+
+
+def options_of(name: str, tuned: Options, budget: Options) -> dict[str, Any]:
+    """Return the options of a row: its own, tuned ones, those of a budget.
+
+    Raises :class:`~explainer.errors.UnknownNameError` for another row.
+    """
+    method, own = ROWS[name]
+    return {**own, **tuned.get(name, {}), **budget.get(method, {})}
+
+
+def rows_named(asked: Sequence[str]) -> list[str]:
+    """Return the rows asked for, checked.
+
+    "all" are the paper's methods, their public variants and the controls.
+    Raises :class:`~explainer.errors.UnknownNameError` for an unknown row.
+    """
+    names = [name.strip() for name in asked if name.strip()]
+    if "all" in names:
+        return [*PAPER_METHODS, *PUBLIC_VARIANTS, *CONTROLS]
+    ROWS.check(*names)
+    return names
+
+
+def contenders(
+    asked: Sequence[str],
+    *,
+    preset: str,
+    classes: tuple[str, ...],
+    explainer: str | None = None,
+    rtis: str | None = None,
+    device: str = "cpu",
+    budget: Options = BUDGETS["reduced"],
+    tuned: Options | None = None,
+) -> dict[str, Contender]:
+    """Return the rows asked for (:func:`rows_named`) for an evaluation.
+
+    ``explainer`` and ``rtis`` are checkpoints; by default the shipped ones
+    of the preset. ``tuned`` are settings by row, by default the preset's
+    (:func:`tuned_settings`). Raises :class:`UserError` where a network is
+    missing, and for an unknown row.
+    """
+    names = rows_named(asked)  # before a network is loaded
+    rows = {}
+    tuned = tuned_settings(preset) if tuned is None else tuned
+    where = {"explainer": explainer, "rtis": rtis}
+    for name in names:
+        method, _ = ROWS[name]
+        options = options_of(name, tuned, budget)
+        if name in where:
+            try:
+                network = load_explainer(where[name] or preset, classes, name)
+            except CheckpointError as error:
+                raise UserError(
+                    f"{name} needs a trained network: {error}; train one and "
+                    f"pass it with --{name}, or leave the method out"
+                ) from error
+            options["network"] = network.to(device)
+        rows[name] = Contender(
+            METHODS[method], options, limit=LIMIT.get(preset, {}).get(name)
+        )
+    return rows

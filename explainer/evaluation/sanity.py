@@ -14,15 +14,12 @@ random classifier.
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torchmetrics.functional.regression import spearman_corrcoef
 
 from explainer import metrics
-from explainer.checkpoints import load_explainer
 from explainer.classifiers import (
     Frozen,
     evaluating,
@@ -31,16 +28,14 @@ from explainer.classifiers import (
     unfrozen,
 )
 from explainer.data import LabelledImages, Scenes, Shortcut, collate
-from explainer.evaluation.ablation import fresh_network
-from explainer.evaluation.bootstrap import mean_interval
 from explainer.evaluation.images import batches, device_of, to_device
 from explainer.evaluation.methods import Contender, attribute
 from explainer.masks import target_mask
-from explainer.presets import Preset
-from explainer.training import TrainingConfig, fit_explainer, logits_of
+from explainer.training import logits_of
 
 Rows = dict[str, list[float]]
-"""One value an image by the name of a measure."""
+"""One value per image, by the name of what is measured; see
+:func:`explainer.evaluation.summary.estimate`."""
 
 
 def reliance(
@@ -86,10 +81,9 @@ def class_masks_of(
     indices: Sequence[int],
     class_index: int | None = None,
 ) -> Tensor:
-    """Run a method on some images; return its masks ``(N, C, H, W)``.
+    """Return a method's masks of some images, ``(N, C, H, W)`` on the CPU.
 
-    It explains the labels, or the one class of ``class_index``. The masks
-    are on the CPU.
+    It explains the labels, or the one class of ``class_index``.
     """
     found = []
     device = device_of(classifier)
@@ -173,42 +167,6 @@ def randomised(classifier: nn.Module, seed: int = 0) -> Frozen:
     return frozen(copy)
 
 
-def retrain(
-    loss: Literal["explainer", "rtis"],
-    preset: Preset,
-    classifier: Frozen,
-    train: LabelledImages,
-    val: LabelledImages,
-    training: TrainingConfig,
-    folder: Path,
-    *,
-    device: str = "cpu",
-    progress: bool = False,
-) -> nn.Module:
-    """Train the Explainer or RTIS afresh for a classifier; return it.
-
-    An interrupted run in ``folder`` goes on.
-    """
-    run = fit_explainer(
-        fresh_network(preset, classifier, training.seed),
-        classifier,
-        train,
-        val,
-        training,
-        folder=folder,
-        config={
-            "architecture": preset.explainer,
-            "options": preset.explainer_options,
-            "classes": list(train.classes),
-            "size": preset.size,
-        },
-        device=device,
-        progress=progress,
-        **preset.objective(loss),
-    )
-    return load_explainer(run.folder).to(device)
-
-
 def rank_correlation(first: Tensor, second: Tensor) -> Tensor:
     """Return Spearman's correlation of masks ``(N, H, W)``, image by image.
 
@@ -230,7 +188,7 @@ def fall_apart(
     data: LabelledImages,
     indices: Sequence[int],
 ) -> Rows:
-    """Compare the masks of a classifier with those of its randomised copy.
+    """Return how masks change when the classifier is randomised.
 
     ``before`` and ``after`` are class masks ``(N, C, H, W)`` of the images'
     labels, merged here. ``correlation`` is the :func:`rank_correlation` of
@@ -247,16 +205,3 @@ def fall_apart(
         rows[f"auc_{name}"] = metrics.auc(mask, truth, valid)
         rows[f"iou_{name}"] = metrics.mean_iou(mask, truth, valid)
     return {name: column.tolist() for name, column in rows.items()}
-
-
-def mean_rows(rows: Rows) -> dict[str, Any]:
-    """Return mean, bootstrap 95% interval and number of defined values."""
-    table: dict[str, Any] = {}
-    for name, column in rows.items():
-        values = [v for v in column if v == v]
-        table[name] = {
-            "mean": sum(values) / len(values) if values else None,
-            "ci": list(mean_interval(values)) if values else None,
-            "n": len(values),
-        }
-    return table

@@ -14,9 +14,15 @@ from explainer.deadline import OutOfTime, check_time, time_limit
 from explainer.errors import UserError
 from explainer.files import read_json, write_json
 from explainer.presets import PRESETS
+from explainer.reproduction.cheating import cheating_steps
+from explainer.reproduction.costs import cost_steps
 from explainer.reproduction.experiment import Experiment, Step
 from explainer.reproduction.networks import network_steps
+from explainer.reproduction.rivals import rival_steps
+from explainer.reproduction.ship import ship
+from explainer.reproduction.tables import table_steps
 from explainer.reproduction.trials import trial_steps
+from explainer.reproduction.truth import truth_steps
 
 __all__ = [
     "Experiment",
@@ -25,6 +31,7 @@ __all__ = [
     "preset_of",
     "remember",
     "reproduce",
+    "ship",
     "steps_of",
 ]
 
@@ -52,7 +59,19 @@ def preset_of(experiment: str, classifier: str | None) -> str:
 
 def steps_of(experiment: Experiment) -> list[Step]:
     """Return the steps of an experiment, in their order, done or not."""
-    return [*network_steps(experiment), *trial_steps(experiment)]
+    return [
+        step
+        for group in (
+            network_steps,
+            rival_steps,
+            trial_steps,
+            table_steps,
+            cheating_steps,
+            cost_steps,
+            truth_steps,
+        )
+        for step in group(experiment)
+    ]
 
 
 def remember(path: Path, asked: Mapping[str, object]) -> None:
@@ -80,7 +99,9 @@ def chosen_steps(steps: Sequence[Step], only: Sequence[str]) -> list[Step]:
     names = [step.name for step in steps]
     for name in only:
         if name not in names:
-            raise UserError(f"no step {name!r}; known: {', '.join(names)}")
+            raise UserError(
+                f"no step {name!r}; known: {', '.join(names)}, ship"
+            )
     return [step for step in steps if not only or step.name in only]
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from explainer.checkpoints import load_classifier, load_explainer
 from explainer.classifiers import Frozen
 from explainer.data import First, LabelledImages
-from explainer.evaluation.ablation import short_training
+from explainer.evaluation.ablation import shortened
 from explainer.files import read_json, write_json
 from explainer.presets import Preset
 from explainer.provenance import command_line, environment
@@ -90,27 +90,31 @@ class Experiment:
                     "scale": SHORT_SCALE,
                 },
             }
-        short = replace(
-            preset,
-            explainer_training=short_training(preset, steps),
-            stages=(),
-            averaged=1,
-            **changes,
-        )
+        short = replace(shortened(preset, steps), **changes)
         return replace(self, preset=short)
 
+    @property
+    def rtis_folder(self) -> Path:
+        """The folder of the network that was trained with RTIS's loss."""
+        return self.out / "rtis" / f"seed-{self.preset.seeds[0]}"
+
+    @property
+    def rtis(self) -> nn.Module:
+        """That network."""
+        return self.network(str(self.rtis_folder.relative_to(self.out)))
+
+    def folder_of(self, kind: str) -> Path:
+        """Return where "classifier", "explainer" or "rtis" lies."""
+        return self.rtis_folder if kind == "rtis" else self.out / kind
+
     def measured_with(self, *kinds: str) -> dict[str, str]:
-        """Return the SHA-256 of networks' files, by their shipped names.
+        """Return the SHA-256 of networks' files.
 
         ``kinds`` are "classifier", "explainer" and "rtis".
         """
-        cards = {
-            kind: self.out / FOLDERS.get(kind, kind) / "card.json"
-            for kind in kinds
-        }
         return {
-            f"{self.name}_{kind}": read_json(card)["sha256"]
-            for kind, card in cards.items()
+            kind: read_json(self.folder_of(kind) / "card.json")["sha256"]
+            for kind in kinds
         }
 
     def card(self, *kinds: str, **about: Any) -> dict[str, Any]:
@@ -125,10 +129,6 @@ class Experiment:
             "command": command_line(),
             **environment(),
         }
-
-
-FOLDERS = {"rtis": "rtis/seed-42"}
-"""Where a kind's network lies, if not in the folder of its name."""
 
 
 @dataclass(frozen=True)

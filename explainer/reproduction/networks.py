@@ -5,7 +5,6 @@ chosen on validation images; RTIS is trained with the weight of its area
 that a search of short trainings found.
 """
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,9 +15,10 @@ from torch import nn
 
 from explainer.attribution import METHODS
 from explainer.data import LabelledImages
-from explainer.evaluation.class_scores import class_scores
+from explainer.deadline import check_time
+from explainer.evaluation.class_scores import class_score_tables
 from explainer.evaluation.methods import Contender
-from explainer.files import read_json, write_json
+from explainer.files import read_json, write_atomically, write_json
 from explainer.presets import Preset
 from explainer.reproduction.experiment import Experiment, Step, once
 from explainer.training.finish import merit, sharpness_scores
@@ -70,10 +70,19 @@ def network_steps(experiment: Experiment) -> list[Step]:
         )
         for seed in preset.seeds
     ]
+    if len(preset.seeds) > 1:
+        steps.append(
+            Step(
+                "seeds",
+                "judge the seeds' runs on validation images",
+                out / "seeds.json",
+                partial(judge_seeds, experiment),
+            )
+        )
     steps.append(
         Step(
             "explainer",
-            "choose among the seeds' runs on validation images",
+            "take the best of them",
             out / "explainer" / "card.json",
             partial(choose_explainer, experiment),
         )
@@ -175,8 +184,9 @@ def extremes(
 ) -> tuple[float, float]:
     """Return a class-score table's least diagonal and greatest other entry.
 
-    ``scores`` as in :class:`~explainer.evaluation.class_scores.ClassScores`;
-    "none" and rows without images are passed over.
+    ``scores`` as in
+    :func:`~explainer.evaluation.class_scores.class_score_tables`; "none"
+    and rows without images are left out.
     """
     own: list[float] = []
     other: list[float] = []
@@ -195,19 +205,22 @@ def judged(experiment: Experiment, network: nn.Module) -> dict[str, Any]:
     good enough (``tells_apart``), and IoU, accuracy and MAE of the masks.
     """
     val = experiment.load("val", JUDGED)
-    table = class_scores(
-        Contender(METHODS["explainer"], {"network": network}),
+    tables = class_score_tables(
+        {"explainer": Contender(METHODS["explainer"], {"network": network})},
         experiment.classifier,
         val,
         fill=experiment.preset.fill,
     )
-    own, other = extremes(table.scores)
+    table = tables["explainer"]
+    own, other = extremes(table["scores"])
     return {
         "least_own": own,
         "greatest_other": other,
         "tells_apart": own >= LEAST_OWN and other <= MOST_OTHER,
         "masks": sharpness_scores(network, val, (1.0,))[1.0],
-        "class_scores": table.to_json(),
+        "class_scores": {
+            k: table[k] for k in ("classes", "columns", "scores", "ci", "n")
+        },
     }
 
 
@@ -228,45 +241,50 @@ def chosen_run(runs: Mapping[str, Mapping[str, Any]]) -> str:
     return max(tied, key=lambda name: merit(runs[name]["masks"]))
 
 
-def choose_explainer(experiment: Experiment) -> None:
-    """Copy the best of the seeds' runs to ``explainer/``.
+def judge_seeds(experiment: Experiment) -> None:
+    """Write ``seeds.json``: what each seed's run reached, and the best.
 
-    Chosen by :func:`chosen_run`, on validation images; what each seed
-    reached is in ``seeds.json``. One run alone is copied as it is.
+    On validation images, by :func:`judged` and :func:`chosen_run`.
     """
     folder, seeds = experiment.out / "explainer", experiment.preset.seeds
-    chosen = str(seeds[0])
+
+    def judge(seed: int) -> dict[str, Any]:
+        check_time()
+        network = experiment.network(f"explainer/seed-{seed}")
+        return judged(experiment, network)
+
+    runs = {
+        str(seed): once(
+            folder / f"seed-{seed}" / "judged.json", partial(judge, seed)
+        )
+        for seed in seeds
+    }
+    chosen = chosen_run(runs)
+    card = experiment.card(
+        "classifier",
+        split="val",
+        n=experiment.at_most(JUDGED),
+        seed=list(seeds),
+    )
+    run = read_json(folder / f"seed-{chosen}" / "card.json")
+    card["measured_with"]["explainer"] = run["sha256"]
+    write_json(
+        experiment.out / "seeds.json",
+        {"card": card, "chosen": int(chosen), "runs": runs},
+    )
+
+
+def choose_explainer(experiment: Experiment) -> None:
+    """Copy the run that ``seeds.json`` chose, or the only one."""
+    folder, seeds = experiment.out / "explainer", experiment.preset.seeds
+    chosen = seeds[0]
     if len(seeds) > 1:
-        runs = {
-            str(seed): once(
-                folder / f"seed-{seed}" / "judged.json",
-                lambda seed=seed: judged(  # type: ignore[misc]
-                    experiment, experiment.network(f"explainer/seed-{seed}")
-                ),
-            )
-            for seed in seeds
-        }
-        chosen = chosen_run(runs)
+        chosen = read_json(experiment.out / "seeds.json")["chosen"]
     run = folder / f"seed-{chosen}"
     for name in ("model.safetensors", "config.json", "metrics.jsonl"):
-        shutil.copyfile(run / name, folder / name)
+        write_atomically(folder / name, (run / name).read_bytes())
     card = read_json(run / "card.json")
     write_json(folder / "card.json", {**card, "chosen_of": list(seeds)})
-    if len(seeds) > 1:
-        write_json(
-            experiment.out / "seeds.json",
-            {
-                "card": experiment.card(
-                    "classifier",
-                    "explainer",
-                    split="val",
-                    n=experiment.at_most(JUDGED),
-                    seed=list(seeds),
-                ),
-                "chosen": chosen,
-                "runs": runs,
-            },
-        )
 
 
 # --- the weight of RTIS's area -------------------------------------------

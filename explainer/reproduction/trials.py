@@ -18,6 +18,7 @@ from explainer.checkpoints import save_weights
 from explainer.data import LabelledImages, all_labels
 from explainer.evaluation.ablation import (
     PICTURED,
+    VARIANTS,
     Ablation,
     ablate,
     fresh_network,
@@ -26,8 +27,7 @@ from explainer.evaluation.ablation import (
     write_masks,
 )
 from explainer.evaluation.images import Settings, select
-from explainer.evaluation.spreads import summarise
-from explainer.evaluation.variants import VARIANTS
+from explainer.evaluation.summary import summarise_seeds
 from explainer.files import sha256, write_json
 from explainer.provenance import command_line, environment
 from explainer.reproduction.experiment import Experiment, Step, once
@@ -123,7 +123,6 @@ def ablation_of(experiment: Experiment) -> Ablation:
         short.load("train"),
         short.load("val", VALIDATED),
         short.load("test"),
-        short.preset.explainer_training,
         experiment.out / "ablation",
         experiment.device or "cpu",
     )
@@ -356,7 +355,7 @@ def measure_parts(experiment: Experiment) -> None:
                 seed=0,
                 sharpened=sharpened,
             ),
-            "variants": summarise(scores),
+            "variants": summarise_seeds(scores),
         },
     )
 

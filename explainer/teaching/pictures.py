@@ -11,6 +11,7 @@ import io
 from collections.abc import Mapping, Sequence
 from functools import cache
 from html import escape
+from itertools import cycle
 
 import matplotlib
 import numpy as np
@@ -54,16 +55,14 @@ def layer(mask: Tensor, colour: str = "#000000", opacity: float = 1.0) -> str:
     return _png(picture, transparency=steps.tobytes())
 
 
-def overlay_layers(
-    image: Tensor, masks: Tensor, colours: Sequence[str] = COLOURS
-) -> list[str]:
+def overlay_layers(image: Tensor, masks: Tensor) -> list[str]:
     """Return :func:`explainer.figures.overlay` as layers, lowest first.
 
     The image, pale and grey, then one layer per mask. ``image`` is
     ``(3, H, W)``, ``masks`` ``(K, H, W)``.
     """
     pale = encode(overlay(image, image.new_zeros(0, *image.shape[1:])))
-    inks = zip(masks, colours, strict=False)
+    inks = zip(masks, cycle(COLOURS), strict=False)
     return [pale, *(layer(mask, ink, 0.85) for mask, ink in inks)]
 
 
@@ -127,7 +126,7 @@ def plot(
     *,
     x: str,
     y: str,
-    above: Mapping[tuple[str, str], str] | None = None,
+    above: Mapping[tuple[str, str], str],
 ) -> str:
     """Return lines as a data URI of an SVG of about a kilobyte.
 
@@ -143,7 +142,7 @@ def plot(
         the second.
     """
     shapes = []
-    for (one, other), colour in (above or {}).items():
+    for (one, other), colour in above.items():
         upper = map(max, lines[one], lines[other])
         outline = [*_points(list(upper)), *reversed(_points(lines[other]))]
         shapes.append(

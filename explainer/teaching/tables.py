@@ -7,7 +7,6 @@ package would measure is "not run".
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
@@ -18,7 +17,7 @@ from explainer.attribution import (
 )
 from explainer.evaluation.class_scores import diagonal_and_rest
 from explainer.evaluation.summary import MAIN
-from explainer.files import read_json
+from explainer.files import read_json, results_file
 from explainer.teaching.display import Table, table
 
 HEADINGS = {
@@ -43,18 +42,6 @@ LOWER_IS_BETTER = ("saliency", "mae")
 
 Results = Mapping[str, Any]
 """What a results file holds: a scoreboard, class scores, a search."""
-
-
-def results_file(name: str) -> Path:
-    """Return the path of a results file, given its name.
-
-    An installed package has them in ``explainer/results``; the repository
-    keeps the same files in ``book/results``.
-    """
-    package = Path(__file__).parents[1]
-    installed = package / "results"
-    in_repository = package.parent / "book" / "results"
-    return (installed if installed.is_dir() else in_repository) / name
 
 
 def read_results(name: str) -> dict[str, Any] | None:
@@ -131,16 +118,14 @@ def difference_table(results: Results) -> Table:
     return table([HEADINGS[k] for k in MAIN], rows)
 
 
-def rank(
-    results: Results, metric: str, among: Sequence[str] = PAPER_METHODS
-) -> tuple[int, int]:
+def rank(results: Results, metric: str) -> tuple[int, int]:
     """Return the Explainer's place, 1 for the best, and of how many.
 
     By the paired differences, so that a rival is compared on the images
-    that both were measured on. Only methods of ``among`` that are in the
-    results take part; a tie takes the better place.
+    that both were measured on. The paper's methods that are in the results
+    take part; a tie takes the better place.
     """
-    rivals = [m for m in among if m in results and m != "explainer"]
+    rivals = [m for m in PAPER_METHODS if m in results and m != "explainer"]
     sign = -1 if metric in LOWER_IS_BETTER else 1
     means = [results[m]["difference"][metric]["mean"] for m in rivals]
     better = [d for d in means if d is not None and sign * d > 0]
@@ -170,7 +155,7 @@ def tries_table(tries: Results, settings: Mapping[str, str]) -> Table:
     """Return the settings in which runs differ, and the runs' scores.
 
     A row per run; last the controls, which have no settings. ``tries`` is
-    what ``tools/compare_runs.py`` wrote. ``settings`` gives the headings by
+    what a comparison of recipes wrote. ``settings`` gives the headings by
     the dotted names of the settings to show; those that no run of the file
     names are left out.
     """
@@ -214,8 +199,8 @@ def seeds_table(tries: Results) -> Table:
 def search_table(search: Results) -> Table:
     """Return what a search for a rival's settings gained, a row per rival.
 
-    ``search`` is what ``tools/search_rivals.py settings`` wrote. Scores are
-    those of the defaults and of the choice, on the images searched on.
+    ``search`` is the content of a ``rivals_search_*.json``. Scores are those
+    of the defaults and of the choice, on the images searched on.
     """
     rows = {}
     for name in methods_of(search):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from explainer.classifiers import evaluating
 from explainer.data import LabelledImages, collate
 from explainer.losses import classification_loss
 from explainer.masks import target_mask
@@ -77,23 +78,30 @@ def sharpness_scores(
 
     Over the validation images that have a class and a mask: this choice of
     one number is the only place where pixel labels meet an Explainer before
-    the test. The network is asked in eval mode.
+    the test. Empty where no image has a mask.
     """
     rows: dict[float, list[Tensor]] = {factor: [] for factor in factors}
-    network.eval()
     device = next(network.parameters()).device
-    loader: Any = DataLoader(val, batch_size, collate_fn=collate)  # type: ignore[arg-type]
-    for batch in loader:
-        if batch.masks is None:
-            continue
-        some = batch.labels.any(1)
-        labels = batch.labels[some]
-        truth, valid = ground_truth(batch.masks[some], labels.shape[1])
-        logits = network(batch.images[some].to(device)).cpu()
-        for factor in factors:
-            m = target_mask((factor * logits).sigmoid(), labels)
-            columns = [f(m, truth, valid) for f in (mean_iou, accuracy, mae)]
-            rows[factor].append(torch.stack(columns, 1))
+    loader: Any = DataLoader(val, batch_size, collate_fn=list)  # type: ignore[arg-type]
+    with evaluating(network):
+        for samples in loader:
+            judged = [
+                s for s in samples if s.mask is not None and s.labels.any()
+            ]
+            if not judged:
+                continue
+            batch = collate(judged)
+            assert batch.masks is not None
+            truth, valid = ground_truth(batch.masks, batch.labels.shape[1])
+            logits = network(batch.images.to(device)).cpu()
+            for factor in factors:
+                m = target_mask((factor * logits).sigmoid(), batch.labels)
+                columns = [
+                    f(m, truth, valid) for f in (mean_iou, accuracy, mae)
+                ]
+                rows[factor].append(torch.stack(columns, 1))
+    if not rows[factors[0]]:
+        return {}
     means = {k: torch.cat(parts).nanmean(0) for k, parts in rows.items()}
     return {
         k: dict(zip(("iou", "accuracy", "mae"), mean.tolist(), strict=True))

@@ -11,7 +11,7 @@ from torch import nn
 from explainer.attribution import METHOD_TITLES, METHODS, PAPER_METHODS
 from explainer.attribution.common import evaluating
 from explainer.classifiers import Classifier, frozen
-from explainer.evaluation.scoreboard import VARIANTS
+from explainer.evaluation.methods import PUBLIC_VARIANTS
 
 N_CLASSES = 4
 SIZE = 24
@@ -24,7 +24,7 @@ SHORT = {
     "igos": {"iterations": 2, "steps": 5, "l1": 0.01, "tv": 0.1},
     "integrated_gradients": {"n_steps": 6},
 }
-for row, (method, _) in VARIANTS.items():
+for row, (method, _) in PUBLIC_VARIANTS.items():
     SHORT[row] = dict(SHORT[method])
 # Nor is its score told apart from noise, or worth half.
 SHORT["igos_khorram"] |= {"noise": 0.0, "l1": 0.001}
@@ -32,7 +32,7 @@ SHORT["igos_khorram"] |= {"noise": 0.0, "l1": 0.001}
 # The methods, and the public variants of two.
 ROWS = METHODS | {
     row: partial(METHODS[method], **own)
-    for row, (method, own) in VARIANTS.items()
+    for row, (method, own) in PUBLIC_VARIANTS.items()
 }
 # Those that look inside an image through the classifier.
 ASKING = [
@@ -42,7 +42,7 @@ ASKING = [
     "igos",
     "input_gradient",
     "integrated_gradients",
-    *VARIANTS,
+    *PUBLIC_VARIANTS,
 ]
 ALL = pytest.mark.parametrize("name", ROWS)
 
@@ -155,7 +155,7 @@ def test_the_registry_knows_the_papers_six_and_names_what_it_knows():
 
 
 def test_every_method_has_a_title_of_its_own():
-    assert set(METHOD_TITLES) == {*METHODS, *VARIANTS}
+    assert set(METHOD_TITLES) == {*METHODS, *PUBLIC_VARIANTS}
     assert len(set(METHOD_TITLES.values())) == len(METHOD_TITLES)
 
 

@@ -16,11 +16,10 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from explainer.attribution import METHODS
 from explainer.checkpoints import load_classifier
 from explainer.data import Scenes, collate
-from explainer.evaluation.methods import attribute
-from explainer.evaluation.scoreboard import (
-    BUDGET,
+from explainer.evaluation.methods import (
+    BUDGETS,
     CONTROLS,
-    TRIAL_BUDGET,
+    attribute,
     contenders,
 )
 
@@ -37,7 +36,7 @@ def calls(full: bool) -> dict[str, Callable[[], object]]:
         ASKED,
         preset="scenes",
         classes=classifier.classes,
-        budget=BUDGET if full else TRIAL_BUDGET,
+        budget=BUDGETS["reduced" if full else "trial"],
     )
 
     def bare() -> object:

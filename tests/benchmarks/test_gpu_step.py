@@ -1,9 +1,8 @@
 """A training step at the paper's size on a GPU, and what speeds it up.
 
-DeepLabv3-ResNet50 with EfficientNet-Lite0 at 224 x 224, as
-``tools/gpu_session.py`` trains it. ``make benchmark`` on a machine with CUDA
-prints, for each way to run it, the time as a ratio to the plain float32
-step, the share of the bare networks' step and the peak memory. It skips
+DeepLabv3-ResNet50 with EfficientNet-Lite0 at 224 x 224. ``make benchmark`` on
+a machine with CUDA prints, for each way to run it, the time as a ratio to the
+plain float32 step, the share of the bare networks' step and the peak memory. It skips
 elsewhere.
 """
 

@@ -16,7 +16,6 @@ from explainer.classifiers import frozen, small_cnn
 from explainer.data import Scenes, collate
 from explainer.losses import LossWeights, explainer_loss
 from explainer.masks import complement, composite, mean_colour
-from explainer.memory import keep_freed_memory
 from explainer.model import build_explainer, start_from
 
 BATCH, ROUNDS = 32, 40
@@ -65,7 +64,6 @@ def backward(network: nn.Module, total: torch.Tensor) -> None:
 def test_loss_and_masks_beside_bare_networks(
     benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    keep_freed_memory()  # as the training loop does
     steps = training_steps()
     seconds: dict[str, list[float]] = {name: [] for name in steps}
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from explainer.files import sha256
+
 Command = Callable[..., str]
 
 
@@ -33,9 +35,16 @@ def test_writes_a_table_a_method(
     card = tables["card"]
     assert {"seed", "commit", "cpu", "command"} <= set(card)
     assert (card["split"], card["limit"]) == ("test", 2)
+    measured = {
+        name: sha256(runs / name / "model.safetensors")
+        for name in ("classifier", "explainer")
+    }
+    assert card["measured_with"] == measured
     # Another method is added, under other settings nothing is.
     run(*command, "--methods", "zero")
-    assert set(json.loads(out.read_text())) == {*tables, "zero"}
+    more = json.loads(out.read_text())
+    assert set(more) == {*tables, "zero"}
+    assert more["card"]["measured_with"] == measured  # the kept one's, too
     before = out.read_bytes()
     assert "(seed)" in fails(*command, "--methods", "half", "--seed", "1")
     assert "(fill)" in fails(*command, "--methods", "half", "--fill", "blur")

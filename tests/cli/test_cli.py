@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +14,12 @@ from PIL import Image
 
 from explainer.checkpoints import (
     load_classifier,
-    load_explainer,
     save_weights,
 )
-from explainer.cli.options import score_cell
+from explainer.cli.options import score_lines
 from explainer.data import VOC_CLASSES
 from explainer.data.shapes import CLASSES
-from explainer.presets import PRESETS
+from explainer.files import sha256
 
 METRICS = {"accuracy", "iou", "iou_50", "saliency", "mae", "seconds"}
 
@@ -71,7 +69,8 @@ def test_training_leaves_a_run(runs: Path) -> None:
         assert card["classes"] == list(CLASSES)
         assert card["limit"] == 24
         assert card["training"]["steps"] == 2
-        assert card["scores"]["step"] == 2
+        *_, last = card["phases"].values()
+        assert last["scores"]["step"] == 2
         assert (runs / kind / "model.safetensors").is_file()
     assert card["loss"] == "rtis_loss"
     assert card["kind"] == "explainer"
@@ -110,54 +109,13 @@ def test_seed_is_used(runs: Path, run: Command, tmp_path: Path) -> None:
 # --- evaluate -----------------------------------------------------------
 
 
-def test_start_from_another_explainer(
-    runs: Path, run: Command, fails: Command, tmp_path: Path
-) -> None:
-    """With a learning rate of 0 what comes out is what went in."""
-    start = ("train", "explainer", "--limit", "24", "--steps", "1")
-    with pytest.MonkeyPatch.context() as patch:
-        scenes = PRESETS["scenes"]
-        still = replace(scenes.explainer_training, learning_rate=0.0)
-        patch.setitem(
-            PRESETS, "scenes", replace(scenes, explainer_training=still)
-        )
-        run(*start, "--start-from", runs / "explainer", "--out", tmp_path)
-    before = load_explainer(runs / "explainer")
-    after = load_explainer(tmp_path)
-    assert after.config["start_from"] == str(runs / "explainer")
-    for (name, old), new in zip(
-        before.named_parameters(), after.parameters(), strict=True
-    ):
-        assert torch.equal(old, new), name
-    said = fails(*start, "--start-from", "animals", "--out", tmp_path / "no")
-    assert "explains the classes" in said
-
-
-def test_scale_is_another_one_than_the_preset_s(
-    runs: Path, run: Command, fails: Command, tmp_path: Path
-) -> None:
-    """The card says it, and the checkpoint is built with it."""
-    start = ("train", "explainer", "--limit", "8", "--steps", "1")
-    start += ("--classifier", runs / "classifier", "--scale", "0.5")
-    with pytest.MonkeyPatch.context() as patch:
-        magnified = replace(
-            PRESETS["scenes"],
-            explainer="light",
-            explainer_options={"scale": 2.0},
-            encoder_from_classifier=False,
-        )
-        patch.setitem(PRESETS, "scenes", magnified)
-        run(*start, "--out", tmp_path)
-    assert load_explainer(tmp_path).scale == 0.5
-    card = json.loads((tmp_path / "card.json").read_text())
-    assert card["options"] == {"scale": 0.5}
-    said = fails(*start, "--out", tmp_path / "no")
-    assert "their own size only" in said
-
-
-def test_a_score_that_no_image_defines_is_named() -> None:
-    assert score_cell(0.12345, 8) == "   0.123"
-    assert score_cell(None, 12) == "   undefined"
+def test_scores_are_printed_in_columns() -> None:
+    rows = {"a": [0.12345, None], "long": [1, float("nan")]}
+    assert score_lines(rows, ["iou", "mae"], 10).splitlines() == [
+        "             iou       mae",
+        "a          0.123 undefined",
+        "long       1.000 undefined",
+    ]
 
 
 def test_evaluate_writes_the_table(
@@ -179,6 +137,10 @@ def test_evaluate_writes_the_table(
     assert results["zero"]["iou"] == 0
     assert results["card"]["split"] == "test"
     assert 0 <= results["card"]["classifier_map"] <= 1
+    assert results["card"]["measured_with"] == {
+        name: sha256(runs / name / "model.safetensors")
+        for name in ("classifier", "explainer")
+    }
     lines = out.with_suffix(".jsonl").read_text().splitlines()
     rows = [r for r in map(json.loads, lines) if "index" in r]
     assert len(rows) == 3 * 6
@@ -410,7 +372,8 @@ def test_nan_in_the_loss(runs: Path, fails: Command, tmp_path: Path) -> None:
         *("--limit", "4", "--steps", "1"),
     )
     assert "the loss is not a number by step 1" in message
-    assert {path.name for path in out.iterdir()} <= {"config.json"}
+    written = {path.name for path in out.rglob("*") if path.is_file()}
+    assert written <= {"config.json"}
 
 
 def test_no_gpu(

@@ -19,6 +19,7 @@ from explainer.data import (
     all_labels,
     load_data,
 )
+from explainer.errors import UnknownNameError
 
 
 class Counting:
@@ -39,7 +40,7 @@ class Counting:
 
 
 def test_unknown_data_lists_the_known() -> None:
-    with pytest.raises(DataError, match=r"'voc'; known: scenes, voc2007"):
+    with pytest.raises(UnknownNameError, match="'voc'; known: scenes, voc"):
         load_data("voc")
     assert set(DATASETS) >= {"scenes", "voc2007", "voc2012"}
 

@@ -241,7 +241,9 @@ def test_a_shortcut_that_decides_is_the_label() -> None:
 
 
 def test_a_wrong_shortcut_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"no class 'dog'.*disc, ring"):
+    with pytest.raises(
+        ValueError, match=r"class of scenes 'dog'.*disc, ring"
+    ):
         Shortcut("dog")
     with pytest.raises(ValueError, match="probabilities"):
         Shortcut("disc", q=1.5)

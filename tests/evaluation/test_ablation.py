@@ -1,4 +1,4 @@
-"""Variants of the loss, their two spreads, and trainings that go on."""
+"""Variants of the loss, trained, measured and resumed."""
 
 import json
 import math
@@ -13,24 +13,23 @@ from torch import nn
 
 from explainer.checkpoints import load_classifier
 from explainer.data import Scenes
+from explainer.deadline import OutOfTime, time_limit
 from explainer.errors import UserError
 from explainer.evaluation.ablation import (
+    AREA,
     COLUMNS,
+    TERMS,
+    VARIANTS,
     Ablation,
     ablate,
     outlines,
     read_masks,
     score,
-    short_training,
-)
-from explainer.evaluation.images import Selection, Settings, select
-from explainer.evaluation.variants import (
-    AREA,
-    TERMS,
-    VARIANTS,
+    shortened,
     variant_weights,
 )
-from explainer.files import DamagedFileError
+from explainer.evaluation.images import Selection, Settings, select
+from explainer.files import DamagedFileError, sha256
 from explainer.losses import LossWeights
 from explainer.presets import get_preset
 from explainer.training import TrainingError
@@ -70,14 +69,20 @@ def test_only_missing_terms_lose_their_weight(variant: str) -> None:
     assert (weights.edges > 0) == (variant == "edges")
 
 
-def test_short_training_keeps_the_recipe() -> None:
-    training = short_training(PRESET, 20)
+def test_a_shortened_preset_keeps_its_recipe() -> None:
+    animals = get_preset("animals")
+    short = shortened(animals, 20)
+    training = short.explainer_training
     assert (training.steps, training.warmup, training.eval_every) == (
         20,
         2,
         5,
     )
-    assert training.learning_rate == PRESET.explainer_training.learning_rate
+    assert training.learning_rate == animals.explainer_training.learning_rate
+    assert training.batch_size == animals.explainer_training.batch_size
+    assert shortened(animals, 20, 3).explainer_training.batch_size == 3
+    assert short.weights == animals.weights
+    assert (short.stages, short.averaged) == ((), 1)
 
 
 # --- scores -------------------------------------------------------------
@@ -208,12 +213,11 @@ def test_scores_depend_on_no_neighbour_and_no_mode() -> None:
 
 def experiment(folder: Path, steps: int = 2) -> Ablation:
     return Ablation(
-        PRESET,
+        shortened(PRESET, steps),
         load_classifier("scenes"),
         Scenes("train", 32),
         Scenes("val", 8),
         Scenes("test", 8),
-        short_training(PRESET, steps),
         folder,
     )
 
@@ -234,6 +238,12 @@ def test_results_say_what_was_done(done: Path) -> None:
     assert card["training"]["steps"] == 2
     assert card["weights"]["no-area"]["bound"] == 0
     assert {"commit", "cpu", "date", "command"} <= set(card)
+    assert set(card["measured_with"]) == {
+        *("classifier", "full-0", "full-1", "no-area-0", "no-area-1")
+    }
+    assert card["measured_with"]["no-area-1"] == sha256(
+        done / "no-area-1" / "model.safetensors"
+    )
     iou = results["variants"]["no-area"]["iou"]
     assert len(set(iou["seeds"])) == 2  # another seed is another training
     assert iou["seed_sd"] > 0
@@ -302,12 +312,21 @@ def test_another_recipe_is_refused_in_the_same_folder(done: Path) -> None:
         ablate(experiment(done, 3), done / "c.json", seeds={"full": 2})
 
 
-def test_no_image_to_measure_is_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_out_of_time_before_a_training(tmp_path: Path) -> None:
+    with time_limit(0), pytest.raises(OutOfTime):
+        ablate(experiment(tmp_path), tmp_path / "b.json", seeds={"full": 1})
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_ablated_is_one_sentence(tmp_path: Path) -> None:
     test = Scenes("test", 2)
     test._masks[:] = 0  # no object anywhere
-    empty = experiment(tmp_path)
-    object.__setattr__(empty, "test", test)
-    with pytest.raises(UserError, match="none of the 2 images"):
-        ablate(empty, tmp_path / "results.json", seeds={"full": 1})
+    empty = replace(experiment(tmp_path), test=test)
+    for what, seeds, message in (
+        (empty, {"full": 1}, "none of the 2 images"),
+        (experiment(tmp_path), {"full": 0}, "one seed"),
+        (experiment(tmp_path), {}, "at least one variant"),
+        (experiment(tmp_path), {"no-fun": 1}, "'no-fun'; known: full, no"),
+    ):
+        with pytest.raises(UserError, match=message):
+            ablate(what, tmp_path / "results.json", seeds=seeds)

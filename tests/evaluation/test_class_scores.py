@@ -1,6 +1,7 @@
 import json
 import math
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -9,10 +10,9 @@ from torch import Tensor, nn
 
 from explainer.attribution import ellipse, ground_truth, one, zero
 from explainer.data.base import Sample, labels_in
-from explainer.evaluation.class_score_tables import class_score_tables
+from explainer.errors import UserError
 from explainer.evaluation.class_scores import (
-    ClassScores,
-    class_scores,
+    class_score_tables,
     diagonal_and_rest,
     masked_scores,
 )
@@ -50,15 +50,29 @@ def softmax(*logits: float) -> list[float]:
     return [math.exp(x) / total for x in logits]
 
 
-def scores(method: Any, **options: Any) -> ClassScores:
-    return class_scores(Contender(method), Counter(), Halves(), **options)
+def tables(out: Path, rows: dict[str, Any], **options: Any) -> dict[str, Any]:
+    methods = {
+        name: method if isinstance(method, Contender) else Contender(method)
+        for name, method in rows.items()
+    }
+    return class_score_tables(
+        methods, Counter(), Halves(), out=out, **options
+    )
+
+
+def scores(method: Any, **options: Any) -> dict[str, Any]:
+    """The table of one method, in a new folder."""
+    with TemporaryDirectory() as folder:
+        found = tables(Path(folder, "r.json"), {"m": method}, **options)
+    table: dict[str, Any] = found["m"]
+    return table
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
 def test_by_hand(batch_size: int) -> None:
     table = scores(ground_truth, classes=["a", "b"], batch_size=batch_size)
-    assert table.columns == ["none", "a", "b"]
-    assert table.n == [2, 2]
+    assert table["columns"] == ["none", "a", "b"]
+    assert table["n"] == [2, 2]
     both, a_alone, nothing = (
         softmax(2, 2, 0),
         softmax(2, 0, 0),
@@ -70,22 +84,22 @@ def test_by_hand(batch_size: int) -> None:
         (a_alone[0] + a_alone[0]) / 2,  # with the mask of a
         (a_alone[1] + nothing[0]) / 2,  # with the mask of b
     ]
-    assert table.scores[0] == pytest.approx(row_a, abs=1e-6)
+    assert table["scores"][0] == pytest.approx(row_a, abs=1e-6)
     # By symmetry row b has the same, with a and b in each other's place.
     row_b = [row_a[0], row_a[2], row_a[1]]
-    assert table.scores[1] == pytest.approx(row_b, abs=1e-6)
-    low, high = table.ci[0][0] or (math.nan, math.nan)
+    assert table["scores"][1] == pytest.approx(row_b, abs=1e-6)
+    low, high = table["ci"][0][0] or (math.nan, math.nan)
     assert (low, high) == pytest.approx((both[0], a_alone[0]), abs=1e-6)
 
 
 def test_noise_depends_on_no_neighbour() -> None:
     """A and b of image 0, a of 1, b of 2: in any batch, under any limit."""
-    alone = scores(ground_truth, fill="noise", batch_size=1).scores
+    alone = scores(ground_truth, fill="noise", batch_size=1)["scores"]
     for size in (2, 3):
         table = scores(ground_truth, fill="noise", batch_size=size)
-        for row, expected in zip(table.scores[:2], alone, strict=False):
+        for row, expected in zip(table["scores"][:2], alone, strict=False):
             assert row == pytest.approx(expected, abs=1e-6)
-    other = scores(ground_truth, fill="noise", seed=1, batch_size=1).scores
+    other = scores(ground_truth, fill="noise", seed=1, batch_size=1)["scores"]
     assert other[0] != alone[0]
 
 
@@ -136,24 +150,21 @@ def test_all_classes_are_asked_for_and_constants_show_all_or_nothing() -> (
 
     table = scores(method, classes=["b", "a"])
     assert torch.cat(asked).tolist() == [[1, 1, 0]] * 3
-    for row in table.scores:
+    for row in table["scores"]:
         assert row[1:] == pytest.approx([row[0]] * 2)
-    for row in scores(zero, classes=["a", "b"]).scores:
+    for row in scores(zero, classes=["a", "b"])["scores"]:
         assert row[1:] == pytest.approx([1 / 3] * 2)
 
 
 def test_a_class_without_images_has_an_empty_row() -> None:
     table = scores(one)
-    assert table.n == [2, 2, 0]
-    assert table.scores[2] == table.ci[2] == [None] * 4
-    made = table.to_json()
-    assert json.loads(json.dumps(made))["scores"] == made["scores"]
+    assert table["n"] == [2, 2, 0]
+    assert table["scores"][2] == table["ci"][2] == [None] * 4
 
 
 def test_limits() -> None:
-    assert scores(one, limit=2).n == [2, 1, 0]
-    limited = Contender(one, limit=1)
-    assert class_scores(limited, Counter(), Halves(), limit=2).n == [1, 1, 0]
+    assert scores(one, limit=2)["n"] == [2, 1, 0]
+    assert scores(Contender(one, limit=1), limit=2)["n"] == [1, 1, 0]
 
 
 def test_bad_classes_are_refused() -> None:
@@ -175,94 +186,59 @@ def test_diagonal_and_rest_by_hand() -> None:
     assert all(map(math.isnan, diagonal_and_rest([[None, None]])))
 
 
-def tables(out: Path, rows: dict[str, Any], **options: Any) -> dict[str, Any]:
-    methods = {name: Contender(method) for name, method in rows.items()}
-    return class_score_tables(
-        methods, Counter(), Halves(), out=out, **options
-    )
-
-
-def test_an_interrupted_comparison_goes_on(tmp_path: Path) -> None:
+def test_an_interrupted_comparison_resumes(tmp_path: Path) -> None:
     calls = []
 
-    def first(c: nn.Module, x: Tensor, t: Tensor, **options: Any) -> Tensor:
-        calls.append("first")
-        return one(c, x, t)
-
-    def second(c: nn.Module, x: Tensor, t: Tensor, **options: Any) -> Tensor:
-        calls.append("second")
-        if calls.count("second") == 1:
-            raise KeyboardInterrupt
-        return zero(c, x, t)
-
-    out, rows = tmp_path / "scores.json", {"first": first, "second": second}
-    with pytest.raises(KeyboardInterrupt):
-        tables(out, rows)
-    assert set(json.loads(out.read_text())) == {"first", "card"}
-    found = tables(out, rows)
-    assert calls == ["first", "second", "second"]
-    assert json.loads(out.read_text()) == json.loads(json.dumps(found))
-    assert found["first"]["scores"] == scores(one).scores
-    assert found["card"]["limit"] is None
-
-
-def test_killed_within_a_method_no_image_is_measured_twice(
-    tmp_path: Path,
-) -> None:
-    asked = []
-
     def killed(c: nn.Module, x: Tensor, t: Tensor, **options: Any) -> Tensor:
-        asked.append(len(x))
-        if len(asked) == 2:
+        calls.append(len(x))
+        if len(calls) == 2:
             raise KeyboardInterrupt
         return ellipse(c, x, t)
 
-    out, rows = (
-        tmp_path / "scores.json",
-        {"m": Contender(killed, {}, None, 2)},
-    )
-    parts = (rows, Counter(), Halves())
+    out = tmp_path / "scores.json"
+    rows = {"first": one, "second": Contender(killed, batch_size=2)}
     with pytest.raises(KeyboardInterrupt):
-        class_score_tables(*parts, out=out)
-    waiting = tmp_path / "scores.m.jsonl"
-    assert len(waiting.read_text().splitlines()) == 3  # settings, two images
-    with pytest.raises(EvaluationError, match="made with other settings"):
-        class_score_tables(*parts, out=out, seed=1)
-    found = class_score_tables(*parts, out=out)
-    assert asked == [2, 1, 1]
-    assert not waiting.exists()
-    assert found["m"]["scores"] == scores(ellipse).scores
+        tables(out, rows)
+    assert set(json.loads(out.read_text())) == {"first", "card"}
+    # Of each method its settings; three images of the first, two of the
+    # second.
+    path = out.with_suffix(".jsonl")
+    assert len(path.read_text().splitlines()) == 1 + 3 + 1 + 2
+    found = tables(out, rows)
+    assert calls == [2, 1, 1]
+    assert json.loads(out.read_text()) == json.loads(json.dumps(found))
+    assert found["first"]["scores"] == scores(one)["scores"]
+    assert found["second"]["scores"] == scores(ellipse)["scores"]
+    assert found["card"]["limit"] is None
+
+
+def test_methods_that_are_not_asked_for_are_kept(tmp_path: Path) -> None:
+    out = tmp_path / "scores.json"
+    before = tables(out, {"one": one})["one"]
+    assert tables(out, {"zero": zero})["one"] == before
+    assert set(json.loads(out.read_text())) == {"one", "zero", "card"}
 
 
 @pytest.mark.parametrize(
-    "row",
+    "damage",
     [
-        {},
-        {"image": 3},
-        {"index": 0},
-        {"index": "0", "scores": [[0.5] * 3] * 4},
-        {"index": 0, "scores": [[0.5] * 3] * 3},
-        {"index": 0, "scores": [[0.5] * 2] * 4},
-        {"index": 0, "scores": [[0.5, 0.5, "x"]] * 4},
-        {"index": 0, "scores": {"a": 1}},
-        {"settings": {}},
+        {"scores": None},
+        {"scores": [[0.5] * 3] * 3},
+        {"scores": [[0.5] * 2] * 4},
+        {"scores": [[0.5, 0.5, "x"]] * 4},
+        {"scores": {"a": 1}},
     ],
 )
 def test_rows_that_are_no_scores_are_named(
-    tmp_path: Path, row: dict[str, Any]
+    tmp_path: Path, damage: dict[str, Any]
 ) -> None:
-    def dies(c: nn.Module, x: Tensor, t: Tensor, **options: Any) -> Tensor:
-        raise KeyboardInterrupt
-
-    rows, parts = {"m": Contender(dies)}, (Counter(), Halves())
     out = tmp_path / "scores.json"
-    with pytest.raises(KeyboardInterrupt):
-        class_score_tables(rows, *parts, out=out)
-    waiting = tmp_path / "scores.m.jsonl"
-    with waiting.open("a") as file:
-        file.write(json.dumps(row) + "\n")
-    with pytest.raises(RowsError, match=r"line 2 of .*scores\.m\.jsonl"):
-        class_score_tables(rows, *parts, out=out)
+    tables(out, {"m": one})
+    with out.with_suffix(".jsonl").open("a") as file:
+        row = {"method": "m", "index": 0, "scores": [[0.5] * 3] * 4}
+        file.write(json.dumps(row | damage) + "\n")
+    with pytest.raises(RowsError, match=r"line 5 of .*scores\.jsonl"):
+        tables(out, {"m": one})
 
 
 def test_other_settings_are_not_mixed(tmp_path: Path) -> None:
@@ -272,18 +248,18 @@ def test_other_settings_are_not_mixed(tmp_path: Path) -> None:
     for options in ({"limit": 3}, {"limit": 2, "seed": 1}):
         with pytest.raises(EvaluationError, match="other settings"):
             tables(out, {"zero": zero}, **options)
-    with pytest.raises(EvaluationError, match=r"other settings \(one\)"):
+    with pytest.raises(RowsError, match=r"other settings \(method\)"):
         tables(out, {"one": ellipse}, limit=2)
     assert out.read_bytes() == before
 
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "{}", '{"card": {}, "a": 1}', '{"card": 3}', "[" * 10**5],
+    ["", "[]", "{}", '{"card": {}, "a": 1}', '{"card": 3}'],
 )
 def test_another_file_is_left_alone(content: str, tmp_path: Path) -> None:
     out = tmp_path / "scores.json"
     out.write_text(content)
-    with pytest.raises(EvaluationError, match="holds no class scores"):
+    with pytest.raises(UserError, match=r"scores\.json (holds|cannot)"):
         tables(out, {"one": one})
     assert out.read_text() == content

@@ -1,9 +1,77 @@
+"""From rows to means, intervals, differences and two spreads."""
+
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy.stats import bootstrap
 
 from explainer.evaluation.jsonl import Row
-from explainer.evaluation.summary import MAIN, columns, summarise
+from explainer.evaluation.summary import (
+    MAIN,
+    columns,
+    estimate,
+    is_result,
+    mean_interval,
+    spreads,
+    summarise,
+    summarise_seeds,
+)
+
+# --- intervals ----------------------------------------------------------
+
+
+def test_equal_values_leave_no_doubt() -> None:
+    assert mean_interval([0.3] * 7) == (0.3, 0.3)
+    assert mean_interval([2.0]) == (2.0, 2.0)
+
+
+def test_same_seed_same_interval() -> None:
+    values = np.random.default_rng(0).random(50)
+    assert mean_interval(values, seed=3) == mean_interval(values, seed=3)
+    assert mean_interval(values, seed=3) != mean_interval(values, seed=4)
+
+
+def test_interval_agrees_with_theory() -> None:
+    values = np.random.default_rng(0).normal(5, 2, size=400)
+    low, high = mean_interval(values)
+    assert (low + high) / 2 == pytest.approx(values.mean(), abs=0.02)
+    half = 1.96 * values.std() / np.sqrt(400)
+    assert (high - low) / 2 == pytest.approx(half, rel=0.08)
+    narrow = mean_interval(values, level=0.5)
+    assert low < narrow[0] < narrow[1] < high
+
+
+def test_interval_agrees_with_scipy() -> None:
+    values = np.random.default_rng(0).exponential(size=60)
+    low, high = mean_interval(values)
+    theirs = bootstrap(
+        (values,), np.mean, method="percentile", random_state=0
+    ).confidence_interval
+    assert (low, high) == pytest.approx(tuple(theirs), abs=0.02)
+
+
+def test_interval_moves_and_scales_with_its_values() -> None:
+    values = np.arange(10.0)
+    low, high = mean_interval(values)
+    moved = mean_interval(3 * values + 1)
+    assert moved == pytest.approx((3 * low + 1, 3 * high + 1))
+
+
+@pytest.mark.parametrize("values", [[], [0.1, float("nan")], [[1.0], [2.0]]])
+def test_what_has_no_interval(values: list[float]) -> None:
+    with pytest.raises(ValueError, match="list of numbers"):
+        mean_interval(values)
+
+
+def test_an_estimate_leaves_out_what_is_undefined() -> None:
+    found = estimate([1.0, float("nan"), None, 3.0])
+    assert (found["mean"], found["n"]) == (2, 2)
+    assert 1 <= found["ci"][0] <= found["ci"][1] <= 3
+    assert estimate([None]) == {"mean": None, "ci": None, "n": 0}
+
+
+# --- the scoreboard -----------------------------------------------------
 
 
 def row(index: int, value: float, **more: Any) -> Row:
@@ -19,6 +87,34 @@ def row(index: int, value: float, **more: Any) -> Row:
         **dict.fromkeys(MAIN, value),
         **more,
     }
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"iou": "x"},
+        {"mae": True},
+        {"auc": [0.5]},
+        {"seconds": None},
+        {"memory_mb": "much"},
+        {"index": "0"},
+        {"method": 3},
+        {"name": None},
+        {"right": 1},
+        {"class_iou": [0.5]},
+        {"class_iou": {"red": None}},
+    ],
+)
+def test_what_is_no_result(damage: dict[str, Any]) -> None:
+    assert is_result(row(0, 0.5, auc=None))
+    assert not is_result(row(0, 0.5) | damage)
+
+
+def test_a_result_lacks_nothing() -> None:
+    for key in row(0, 0.5):
+        whole = row(0, 0.5)
+        del whole[key]
+        assert not is_result(whole), key
 
 
 def test_means_by_hand() -> None:
@@ -89,3 +185,40 @@ def test_groups() -> None:
     assert groups["wrong"] == {"n": 1, **dict.fromkeys(MAIN, 0.9)}
     groups = summarise({"m": rows[:2]})["m"]["groups"]
     assert groups["wrong"] == {"n": 0, **dict.fromkeys(MAIN)}
+
+
+# --- seeds and images ---------------------------------------------------
+
+
+def test_spreads_by_hand() -> None:
+    # Two seeds, three images: the seeds' means are 2 and 4.
+    found = spreads([[1.0, 2.0, 3.0], [3.0, 4.0, 5.0]])
+    assert found["mean"] == 3
+    assert found["seeds"] == [2, 4]
+    assert found["seed_sd"] == pytest.approx(2**0.5)
+    low, high = found["image_ci"]
+    assert 2 <= low < 3 < high <= 4
+
+
+def test_images_that_do_not_differ_have_no_spread() -> None:
+    found = spreads([[1.0, 1.0], [2.0, 2.0]])
+    assert found["image_ci"] == [1.5, 1.5]
+    assert found["seed_sd"] == pytest.approx(0.5**0.5)
+
+
+def test_undefined_values_are_left_out() -> None:
+    assert spreads([[1.0, None], [2.0, None]])["mean"] == 1.5
+    assert spreads([[None], [None]])["mean"] is None
+    assert spreads([[1.0, 3.0]])["seed_sd"] is None
+
+
+def test_differences_are_paired_by_seed_and_image() -> None:
+    # Seeds and images differ a lot, the difference is 1 throughout.
+    full = [{"iou": [1.0, 5.0]}, {"iou": [11.0, 15.0]}]
+    less = [{"iou": [0.0, 4.0]}, {"iou": [10.0, 14.0]}]
+    summary = summarise_seeds({"full": full, "no-entropy": less})
+    assert "difference" not in summary["full"]
+    difference = summary["no-entropy"]["difference"]["iou"]
+    assert difference["seeds"] == [-1, -1]
+    assert difference["seed_sd"] == 0
+    assert difference["image_ci"] == [-1, -1]

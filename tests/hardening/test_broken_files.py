@@ -1,8 +1,7 @@
 """Strange and broken files at the command line: a result or a sentence.
 
-Each is read in a process of its own, so that its memory can be told and a
-process that hangs can be ended. The readers' own tests look closer at what
-the pictures become.
+Each is read in a process of its own, so that its memory can be told. The
+readers' own tests look closer at what the pictures become.
 """
 
 import io
@@ -17,7 +16,6 @@ import pytest
 from PIL import Image
 
 MEMORY = 2 * 2**30
-GIGABYTES = 4 * 10**9
 
 
 def flat(mode: str, colour: Any, size: tuple[int, int] = (60, 40)) -> Any:
@@ -57,12 +55,6 @@ def large_png(path: Path, side: int) -> None:
         + chunk(b"IDAT", rows + packer.flush())
         + chunk(b"IEND", b"")
     )
-
-
-def sparse(path: Path, start: bytes) -> None:
-    """Write a file of gigabytes that takes no room on the disk."""
-    path.write_bytes(start)
-    os.truncate(path, GIGABYTES)
 
 
 # --- pictures that are strange, and can be explained ---------------------
@@ -127,35 +119,13 @@ def float_tiff(path: Path) -> None:
     Image.fromarray(np.full((8, 8), np.nan, np.float32)).save(path)
 
 
-def npy(path: Path) -> None:
-    with path.open("wb") as file:
-        np.save(file, np.full((8, 8, 3), np.nan))
-
-
-def loop(path: Path) -> None:
-    other = path.with_suffix(".other")
-    path.symlink_to(other)
-    other.symlink_to(path)
-
-
-WEBP = b"RIFF\xf0\xff\xff\xffWEBPVP8 "
-GIF = b"GIF89a\xff\xff\xff\xff\x80\0\0\0\0\0\xff\xff\xff,"
 BROKEN: dict[str, bytes | Callable[[Path], object]] = {
     "empty.jpg": b"",
     "cut.jpg": noise("JPEG")[:900],
     "text with a wrong ending.png": b"this is no picture\n",
     "nan.tif": float_tiff,
-    "array.png": npy,
     "bomb.png": png_header(20_000, 20_000),
-    "small bomb.png": png_header(9_000, 9_000),
     "short.png": png_header(7_000, 7_000),
-    "screen.gif": GIF + bytes(40),
-    "gigabytes.webp": lambda path: sparse(path, WEBP),
-    "gigabytes.ppm": lambda path: sparse(path, b"P6 8000 8000 255\n"),
-    "zeros.jpg": lambda path: path.symlink_to("/dev/zero"),
-    "folder.jpg": lambda path: path.mkdir(),
-    "pipe.jpg": lambda path: os.mkfifo(path),
-    "loop.jpg": loop,
     "разбито 壊れた.png": noise("PNG")[:900],
 }
 
@@ -169,12 +139,8 @@ def test_what_is_no_picture_is_named(
         path.write_bytes(how)
     else:
         how(path)
-    asked = path
-    if name == "folder.jpg":
-        flat("RGB", "red").save(path / "inside.png")
-        asked = tmp_path  # the folder that holds it
     ended = warm.explainer(
-        *("explain", asked, "--preset", "scenes"),
+        *("explain", path, "--preset", "scenes"),
         *("--out", tmp_path / "out"),
     )
     assert str(path) in ended.sentence
@@ -182,119 +148,18 @@ def test_what_is_no_picture_is_named(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_name_of_other_bytes_is_named(warm: Any, tmp_path: Path) -> None:
-    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
-    Path(path).touch()
-    ended = warm.explainer("explain", path, "--preset", "scenes")
-    assert "/caf\\udce9.png cannot be decoded" in ended.sentence
-
-
-# --- annotations ---------------------------------------------------------
-
-LAUGHS = "".join(
-    f'<!ENTITY l{i} "{10 * f"&l{i - 1};"}">' for i in range(1, 12)
-)
-BILLION = f"""<?xml version="1.0"?>
-<!DOCTYPE annotation [<!ENTITY l0 "ha">{LAUGHS}]>
-<annotation><object><name>&l11;</name></object></annotation>"""
-BLOWUP = f"""<!DOCTYPE a [<!ENTITY a "{"a" * 90_000}">]>
-<annotation><object><name>{"&a;" * 90_000}</name></object></annotation>"""
-DEEP = "<a>" * 140_000 + "</a>" * 140_000
-
-VOC = "from explainer.data.voc import read_objects as read"
-COCO = "from explainer.data.coco import read_annotations as read"
-TABLE = "from explainer.data import LabelledPhotos as read"
-ROWS = "from explainer.evaluation.jsonl import RowFile as read"
-WEIGHTS = "from explainer.checkpoints import read_weights as read"
-JSON = "from explainer.files import read_json as read"
-
-ANNOTATIONS: dict[str, tuple[str, str, Any]] = {
-    "a billion laughs": (VOC, "a.xml", BILLION),
-    "a quadratic blow-up": (VOC, "a.xml", BLOWUP),
-    "deep elements": (VOC, "a.xml", DEEP),
-    "elements without end": (VOC, "a.xml", "<annotation><object>" * 40_000),
-    "gigabytes of XML": (VOC, "a.xml", lambda p: sparse(p, b"<annotation>")),
-    "a pipe of XML": (VOC, "a.xml", lambda p: os.mkfifo(p)),
-    "XML in a loop": (VOC, "a.xml", loop),
-    "endless XML": (VOC, "a.xml", lambda p: p.symlink_to("/dev/zero")),
-    "deep lists": (COCO, "a.json", "[" * 10**6),
-    "gigabytes of JSON": (COCO, "a.json", lambda p: sparse(p, b"[")),
-    "a pipe of JSON": (COCO, "a.json", lambda p: os.mkfifo(p)),
-    "JSON in a loop": (COCO, "a.json", loop),
-    "a gigabyte's table": (TABLE, "labels.csv", lambda p: sparse(p, b"file")),
-    "deep cards": (JSON, "a.json", '{"a":' * 10**6),
-    "gigabytes of weights": (
-        WEIGHTS,
-        "a.safetensors",
-        lambda p: sparse(p, b"\xff" * 7 + b"\0"),
-    ),
-    "rows of lists": (ROWS, "a.jsonl", "[" * 10**5 + "\n"),
-}
-
-
-@pytest.mark.parametrize("kind", ANNOTATIONS)
-def test_broken_annotations_are_named(
-    warm: Any, tmp_path: Path, kind: str
-) -> None:
-    reader, name, how = ANNOTATIONS[kind]
-    path = tmp_path / name
-    if isinstance(how, str):
-        path.write_text(how)
-    else:
-        how(path)
-    asked = tmp_path if reader == TABLE else path
-    code = f"from pathlib import Path; {reader}; read(Path({str(asked)!r}))"
-    ended = warm.run(python=code)
-    assert str(path) in ended.sentence
-    assert len(ended.sentence) < 600
-    assert ended.memory < MEMORY
-
-
-@pytest.mark.parametrize("row", ["{}", '{"image": 3}', '{"index": 0}'])
 @pytest.mark.parametrize(
     ("command", "file"),
-    [("evaluate", "a.jsonl"), ("class-scores", "a.zero.jsonl")],
+    [("evaluate", "a.jsonl"), ("class-scores", "a.jsonl")],
 )
 def test_a_row_that_is_none_is_named(
-    warm: Any, tmp_path: Path, command: str, file: str, row: str
+    warm: Any, tmp_path: Path, command: str, file: str
 ) -> None:
-    (tmp_path / file).write_text(f"{row}\n")
+    (tmp_path / file).write_text('{"image": 3}\n')
     ended = warm.explainer(
         *(command, "--preset", "scenes", "--methods", "zero"),
         *("--limit", "2", "--json", tmp_path / "a.json"),
     )
     assert str(tmp_path / file) in ended.sentence
     assert not (tmp_path / "a.json").exists()
-    assert (tmp_path / file).read_text() == f"{row}\n"
-
-
-LARGE = """
-from pathlib import Path
-from explainer.data import VOC
-
-print(VOC(Path({root!r}), "train", size=8)[0].image.shape)
-"""
-
-
-def test_a_large_photograph_of_a_dataset_fits(
-    warm: Any, tmp_path: Path
-) -> None:
-    """Of 169 million pixels: a few more are refused."""
-    folder = tmp_path / "VOCdevkit" / "VOC2007"
-    for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
-        (folder / name).mkdir(parents=True)
-    (folder / "ImageSets" / "Main" / "train.txt").write_text("a\n")
-    (folder / "Annotations" / "a.xml").write_text(
-        "<annotation><object><name>cat</name></object></annotation>"
-    )
-    path = folder / "JPEGImages" / "a.jpg"
-    flat("L", 90, (13_000, 13_000)).save(path)
-    ended = warm.run(python=LARGE.format(root=str(tmp_path)))
-    assert "[3, 8, 8]" in ended.said
-    assert ended.memory < MEMORY
-    content = bytearray(path.read_bytes())
-    frame = content.index(b"\xff\xc0")  # its height and width follow
-    content[frame + 5 : frame + 9] = b"\xff\xff\xff\xff"
-    path.write_bytes(content)
-    ended = warm.run(python=LARGE.format(root=str(tmp_path)))
-    assert f"{path} is too large to decode safely" in ended.sentence
+    assert (tmp_path / file).read_text() == '{"image": 3}\n'

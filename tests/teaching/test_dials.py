@@ -1,5 +1,6 @@
 """Dials: what is stored, what is refused. How they move: tests/book."""
 
+import doctest
 import json
 import re
 from typing import Any
@@ -169,16 +170,7 @@ def test_a_bar_beyond_the_span_stretches_it() -> None:
 
 
 def test_the_example_of_the_docstring_runs() -> None:
-    example = "\n".join(
-        line[4:]
-        for line in re.findall(
-            r"^    ((?:>>>|\.\.\.) .*)$", module.__doc__ or "", re.MULTILINE
-        )
-    )
-    space: dict[str, Any] = {}
-    exec(example, space)
+    found = doctest.testmod(module)
 
-    data = stored(space["page"]._repr_html_())
-    areas = [f["numbers"][0] for f in data["frames"]]
-    assert areas == sorted(areas, reverse=True)
-    assert areas[0] > areas[2]
+    assert found.attempted
+    assert not found.failed

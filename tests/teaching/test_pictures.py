@@ -45,7 +45,7 @@ def test_a_mask_goes_from_black_to_bright_and_takes_little_room() -> None:
 
 def test_layers_look_as_the_overlay_of_the_figures() -> None:
     image = torch.rand(3, 8, 8)
-    masks = torch.rand(2, 8, 8)
+    masks = torch.rand(9, 8, 8)  # one more than there are colours
     below, *layers = overlay_layers(image, masks)
     seen = decoded(below)
     for uri in layers:
@@ -54,6 +54,7 @@ def test_layers_look_as_the_overlay_of_the_figures() -> None:
 
     expected = overlay(image, masks)
     assert (seen - expected).abs().max() < 2 / LEVELS
+    assert (overlay(image, masks[:8]) - expected).abs().max() > 0.1
     # Two masks of an image share the image.
     assert overlay_layers(image, masks[:1])[0] == below
 
@@ -92,7 +93,7 @@ def drawn(uri: str) -> str:
 
 
 def test_a_plot_has_the_values_of_its_lines() -> None:
-    svg = drawn(plot({"r(v(s)) < 1": [1, 0.25, 0]}, x="x", y="y"))
+    svg = drawn(plot({"r(v(s)) < 1": [1, 0.25, 0]}, x="x", y="y", above={}))
 
     assert re.findall(r'polyline points="(.*?)"', svg) == ["0,1 0.5,0.25 1,0"]
     # One unit is the length of an axis, and up is up.
@@ -103,7 +104,7 @@ def test_a_plot_has_the_values_of_its_lines() -> None:
 
 
 def test_a_level_stretch_of_a_plot_is_stored_by_its_ends() -> None:
-    svg = drawn(plot({"q": [1, 1, 1, 0, 0, 0, 0]}, x="x", y="y"))
+    svg = drawn(plot({"q": [1, 1, 1, 0, 0, 0, 0]}, x="x", y="y", above={}))
 
     (points,) = re.findall(r'polyline points="(.*?)"', svg)
     assert points == "0,1 0.333,1 0.5,0 1,0"

@@ -1,13 +1,10 @@
 """Tables of results, by hand."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from explainer.attribution import PAPER_METHODS
-from explainer.teaching import tables
 from explainer.teaching.tables import (
     METRICS,
     NOT_AVAILABLE,
@@ -21,7 +18,6 @@ from explainer.teaching.tables import (
     places,
     rank,
     read_results,
-    results_file,
     score_cells,
     score_table,
     search_table,
@@ -129,7 +125,6 @@ def test_rank_knows_which_way_is_better() -> None:
     # RISE is lower: worse in IoU, better in MAE.
     assert rank(RESULTS, "iou") == (1, 2)
     assert rank(RESULTS, "mae") == (2, 2)
-    assert rank(RESULTS, "mae", ("explainer", "rise", "zero")) == (3, 3)
     tie = {"explainer": method(0.5), "rise": method(0.5)}
     tie["rise"]["difference"] = difference(-0.1, 0.1)
     assert rank(tie, "iou") == rank(tie, "mae") == (1, 2)
@@ -141,19 +136,6 @@ def test_class_scores_in_percent() -> None:
     )
     assert shown.rows["ant"] == ["50.0", "[42.1]", "10.0"]
     assert shown.rows["bee"] == ["no image", "no image", "[no image]"]
-
-
-@pytest.mark.parametrize("folder", ["explainer/results", "book/results"])
-def test_results_files_are_found_in_the_package_or_its_repository(
-    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here = tmp_path / "explainer" / "teaching" / "tables.py"
-    monkeypatch.setattr(tables, "__file__", str(here))
-    (tmp_path / folder).mkdir(parents=True)
-    assert results_file("a.npz") == tmp_path / folder / "a.npz"
-    assert read_results("a.json") is None
-    (tmp_path / folder / "a.json").write_text(json.dumps(RESULTS))
-    assert read_results("a.json") == RESULTS
 
 
 def test_undefined_differences() -> None:

