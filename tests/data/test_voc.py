@@ -268,6 +268,11 @@ def test_damaged_masks_are_named(tiny_voc: Path) -> None:
         voc[1]
 
 
+BOMB = """<?xml version="1.0"?>
+<!DOCTYPE a [<!ENTITY b "bbbb"><!ENTITY c "&b;&b;&b;&b;">]>
+<annotation><object><name>&c;</name></object></annotation>"""
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
