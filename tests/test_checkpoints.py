@@ -460,3 +460,10 @@ def test_shipped_explainer_scores_what_its_card_says(tmp_path: Path) -> None:
     assert results["explainer"]["iou"] == pytest.approx(
         card["test"]["explainer"]["iou"], abs=0.1
     )
+
+
+def test_a_pair_refuses_images_that_were_normalised() -> None:
+    pair = load("scenes")
+    images = torch.rand(1, 3, 64, 64)
+    with pytest.raises(UserError, match=r"the range is \[0, 1\]"):
+        pair.explain((images - 0.45) / 0.22)
