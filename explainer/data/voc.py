@@ -277,10 +277,18 @@ def read_objects(path: Path) -> list[str]:
         that VOC doesn't know.
     """
     with reading(path, "a VOC annotation", "restore it from VOC"):
-        tree = ElementTree.parse(path).getroot()
+        content = path.read_bytes()  # some editors put a mark in front
+        wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+        text = content.decode("utf-16" if wide else "utf-8-sig")
+        # No annotation needs a DOCTYPE; entities could expand without end.
+        if "<!DOCTYPE" in text:
+            raise ValueError("it has a DOCTYPE")
+        tree = ElementTree.fromstring(text)
         if tree.tag != "annotation":
             raise ValueError(f"its root is {tree.tag!r}")
-    names = [item.findtext("name", "") for item in tree.iterfind("object")]
+    names = [
+        item.findtext("name", "").strip() for item in tree.iterfind("object")
+    ]
     for name in names:
         if name not in VOC_CLASSES:
             raise DataError(

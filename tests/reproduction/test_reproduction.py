@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from explainer.evaluation.scoreboard import CONTROLS, VARIANTS
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -19,6 +18,7 @@ from explainer import deadline
 from explainer.attribution import PAPER_METHODS
 from explainer.cli import app
 from explainer.errors import UserError
+from explainer.evaluation.methods import CONTROLS, PUBLIC_VARIANTS
 from explainer.presets import PRESETS
 from explainer.reproduction import (
     Experiment,
@@ -323,7 +323,7 @@ def test_on_photographs(voc_root: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     run("voc2007", *TRIAL, "--out", str(out), "--root", str(voc_root))
     board = json.loads((out / "scoreboard.json").read_text())
-    assert set(board) == {*PAPER_METHODS, *VARIANTS, *CONTROLS, "card"}
+    assert set(board) == {*PAPER_METHODS, *PUBLIC_VARIANTS, *CONTROLS, "card"}
     assert board["card"]["budget"] == "trial"
     assert board["ground_truth"]["iou_50"] == pytest.approx(1)
     scores = json.loads((out / "class_scores.json").read_text())

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from explainer.evaluation.scoreboard import BUDGETS, tuned_settings
 
 from explainer.attribution import METHODS
+from explainer.evaluation.methods import BUDGETS, tuned_settings
 from explainer.presets import PRESETS
 from explainer.reproduction.rivals import (
     BUDGETS_TRIED,
@@ -96,7 +96,7 @@ def test_an_evaluation_runs_what_the_shipped_search_chose(
     for preset in DRAWN:
         for name, options in tuned_settings(preset).items():
             assert set(options) <= set(signature(METHODS[name]).parameters)
-    module = "explainer.evaluation.scoreboard"
+    module = "explainer.evaluation.methods"
     monkeypatch.setattr(f"{module}.results_folder", lambda: tmp_path)
     (tmp_path / "rivals_search_ants.json").write_text(
         '{"rise": {"chosen": {"cells": 5}}, "card": {}}'

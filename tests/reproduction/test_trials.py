@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from explainer.evaluation.variants import VARIANTS
 
 from explainer.data import Scenes
+from explainer.evaluation.ablation import VARIANTS
 from explainer.presets import PRESETS
 from explainer.reproduction.trials import (
     PARTS,
