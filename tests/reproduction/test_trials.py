@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from explainer.data import Scenes
-from explainer.evaluation.variants import VARIANTS
+from explainer.evaluation.ablation import VARIANTS
 from explainer.presets import PRESETS
 from explainer.reproduction.trials import (
     PARTS,
