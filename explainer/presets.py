@@ -35,7 +35,7 @@ from explainer.training import (
     TrainingConfig,
     fit_classifier,
     fit_explainer,
-    logits_of,
+    logits_and_labels,
 )
 from explainer.training.finish import (
     averaged,
@@ -184,7 +184,7 @@ class Preset:
         ]
         ending: dict[str, Any] = {}
         if self.calibrate:
-            logits, labels = logits_of(classifier, val, device=device)
+            logits, labels = logits_and_labels(classifier, val, device=device)
             by = calibration(logits, labels)
             scale_logits(classifier, by)
             ending["calibrated"] = {

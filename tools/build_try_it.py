@@ -37,7 +37,6 @@ RUNTIME = Archive(
         f"https://{host}/onnxruntime-web/-/onnxruntime-web-1.30.0.tgz"
         for host in ("registry.npmjs.org", "registry.yarnpkg.com")
     ),
-    size=33_106_585,
 )
 PARTS = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 

@@ -31,7 +31,7 @@ from explainer.data import LabelledImages, Scenes, Shortcut, collate
 from explainer.evaluation.images import batches, device_of, to_device
 from explainer.evaluation.methods import Contender, attribute
 from explainer.masks import target_mask
-from explainer.training import logits_of
+from explainer.training import logits_and_labels
 
 Rows = dict[str, list[float]]
 """One value per image, by the name of what is measured; see
@@ -55,7 +55,7 @@ def reliance(
     device = device_of(classifier)
     table: dict[str, dict[str, float]] = {"object": {}, "no object": {}}
     for name, data in (("marker", with_marker), ("no marker", without)):
-        logits, _ = logits_of(classifier, data, device=device)
+        logits, _ = logits_and_labels(classifier, data, device=device)
         p = probabilities(classifier, logits)[:, c]
         table["object"][name] = float(p[has_object].mean())
         table["no object"][name] = float(p[~has_object].mean())

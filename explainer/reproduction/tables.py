@@ -22,7 +22,7 @@ from explainer.evaluation.methods import (
 from explainer.files import read_json, write_atomically, write_json
 from explainer.reproduction.experiment import Experiment, Step
 from explainer.reproduction.rivals import tuned
-from explainer.training import logits_of, mean_average_precision
+from explainer.training import logits_and_labels, mean_average_precision
 
 BUDGET: Mapping[str, str] = {
     "scenes": "reduced",
@@ -118,7 +118,7 @@ def table_steps(experiment: Experiment) -> list[Step]:
 def test_classifier(experiment: Experiment) -> None:
     """Write ``classifier/test.json``: average precisions and their mean."""
     test = experiment.load("test")
-    logits, labels = logits_of(
+    logits, labels = logits_and_labels(
         experiment.classifier, test, device=experiment.device
     )
     write_json(

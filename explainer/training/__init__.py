@@ -41,7 +41,7 @@ __all__ = [
     "TrainingError",
     "fit_classifier",
     "fit_explainer",
-    "logits_of",
+    "logits_and_labels",
     "mean_average_precision",
 ]
 
@@ -65,7 +65,7 @@ class MaskedInputs:
 
 
 @torch.no_grad()
-def logits_of(
+def logits_and_labels(
     classifier: nn.Module,
     data: LabelledImages,
     batch_size: int = 64,
@@ -149,7 +149,7 @@ def fit_classifier(
         return Loss(value, {})
 
     def score(net: nn.Module, device: torch.device) -> dict[str, float]:
-        logits, labels = logits_of(net, val, device=device)
+        logits, labels = logits_and_labels(net, val, device=device)
         return {"map": mean_average_precision(logits, labels)}
 
     config = {**config, "masked_inputs": asdict(masked_inputs)}

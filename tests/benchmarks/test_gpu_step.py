@@ -1,9 +1,9 @@
 """A training step at the paper's size on a GPU, and what speeds it up.
 
 DeepLabv3-ResNet50 with EfficientNet-Lite0 at 224 x 224. ``make benchmark`` on
-a machine with CUDA prints, for each way to run it, the time as a ratio to the
-plain float32 step, the share of the bare networks' step and the peak memory. It skips
-elsewhere.
+a machine with CUDA prints, for each way to run it, the time as a ratio to
+the plain float32 step, the share of the bare networks' step and the peak
+memory. It skips elsewhere.
 """
 
 import statistics

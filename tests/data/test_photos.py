@@ -294,6 +294,13 @@ def test_folders_without_labels(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "missing"):
         with pytest.raises(DataError, match=r"neither a labels\.csv nor"):
             LabelledPhotos(folder)
+
+
+def test_an_empty_subfolder_is_a_class_without_pictures(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "cat").mkdir()
-    with pytest.raises(DataError, match="cat contains no picture"):
-        LabelledPhotos(tmp_path)
+    put(tmp_path / "dog" / "a.png")
+    photos = LabelledPhotos(tmp_path)
+    assert photos.classes == ("cat", "dog")
+    assert photos.labels.tolist() == [[0, 1]]

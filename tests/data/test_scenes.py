@@ -271,17 +271,3 @@ def test_scenes_are_drawn_once_and_then_read(
         assert torch.equal(a.image, b.image)
     with pytest.raises(AssertionError, match="drawn again"):
         Scenes("val", 4, size=32)  # another number is another file
-
-
-def test_an_interrupted_write_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("EXPLAINER_CACHE", str(tmp_path))
-
-    def fail(file: object, **arrays: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("explainer.data.scenes.np.savez", fail)
-    with pytest.raises(KeyboardInterrupt):
-        Scenes("val", 1, size=32)
-    assert list(tmp_path.iterdir()) == []

@@ -18,15 +18,15 @@ from explainer.evaluation.methods import (
     CONTROLS,
     LIMIT,
     PUBLIC_VARIANTS,
-    TUNED,
     Contender,
     EvaluationError,
     attribute,
     contenders,
     measured_with,
     options_of,
+    tuned_settings,
 )
-from explainer.files import sha256
+from explainer.files import sha256, write_json
 from explainer.model import build_explainer
 from explainer.presets import PRESETS
 
@@ -139,23 +139,24 @@ def test_another_budget() -> None:
         assert set(budget) <= set(METHODS)
 
 
-def test_chosen_settings_and_limits_come_with_the_preset(
-    monkeypatch: pytest.MonkeyPatch,
+def test_tuned_settings_and_limits_come_with_the_preset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "explainer.evaluation.methods.TUNED",
-        {"ants": {"rise": {"cells": 5, "n_masks": 1}, "igos": {"l1": 3}}},
-    )
-    monkeypatch.setattr(
-        "explainer.evaluation.methods.LIMIT", {"ants": {"igos": 7}}
-    )
+    """The settings are read from the search's results file."""
+    found = {"rise": {"cells": 5, "n_masks": 1}, "igos": {"l1": 3}}
+    content = {name: {"chosen": chosen} for name, chosen in found.items()}
+    write_json(tmp_path / "rivals_search_ants.json", {**content, "card": {}})
+    where = "explainer.evaluation.methods."
+    monkeypatch.setattr(where + "results_file", lambda name: tmp_path / name)
+    monkeypatch.setattr(where + "LIMIT", {"ants": {"igos": 7}})
+    assert tuned_settings("ants") == found
+    assert tuned_settings("bees") == {}
     rows = contenders(["rise", "igos"], preset="ants", classes=CLASSES)
     assert rows["rise"].options == {"cells": 5, **BUDGETS["reduced"]["rise"]}
     assert rows["igos"].options == {"l1": 3, **BUDGETS["reduced"]["igos"]}
     assert (rows["rise"].limit, rows["igos"].limit) == (None, 7)
-    assert (
-        options_of("igos", "bees", BUDGETS["full"]) == BUDGETS["full"]["igos"]
-    )
+    full = BUDGETS["full"]
+    assert options_of("igos", {}, full) == full["igos"]
 
 
 def test_a_public_variant_has_the_budget_but_not_the_choice_of_ours() -> None:
@@ -164,7 +165,7 @@ def test_a_public_variant_has_the_budget_but_not_the_choice_of_ours() -> None:
         method, own = PUBLIC_VARIANTS[name]
         assert row.options == {**own, **BUDGETS["reduced"][method]}
         assert own
-        assert TUNED["scenes"][method]
+        assert tuned_settings("scenes")[method]
         assert row.card["options"]["variant"] == own["variant"]
         assert row.limit == 100
     rows = contenders(PUBLIC_VARIANTS, preset="animals", classes=CLASSES)
@@ -173,13 +174,14 @@ def test_a_public_variant_has_the_budget_but_not_the_choice_of_ours() -> None:
 
 
 def test_every_option_is_one_of_its_method() -> None:
-    for table in (*BUDGETS.values(), *TUNED.values()):
+    tuned = [tuned_settings(preset) for preset in PRESETS]
+    for table in (*BUDGETS.values(), *tuned):
         for name, options in table.items():
             method, _ = PUBLIC_VARIANTS.get(name, (name, {}))
             assert set(options) <= set(signature(METHODS[method]).parameters)
     for method, options in PUBLIC_VARIANTS.values():
         assert set(options) <= set(signature(METHODS[method]).parameters)
-    assert {*TUNED, *LIMIT} <= set(PRESETS)
+    assert set(LIMIT) <= set(PRESETS)
 
 
 def test_unknown_method_lists_the_known() -> None:

@@ -33,7 +33,7 @@ from explainer.training import (
     fit_classifier,
     fit_explainer,
     labelled,
-    logits_of,
+    logits_and_labels,
     mean_average_precision,
 )
 from explainer.training.loop import ShuffledBatches, parameter_groups
@@ -681,7 +681,7 @@ def test_softmax_classifiers_train(
 
 def test_predict_and_mode(val: Scenes) -> None:
     classifier = classifier_for(val).train()
-    logits, labels = logits_of(classifier, val, batch_size=4)
+    logits, labels = logits_and_labels(classifier, val, batch_size=4)
     assert classifier.training
     assert_close(labels, val.labels)
     images = torch.stack([val[i].image for i in range(len(val))])
