@@ -19,7 +19,7 @@ from explainer.reproduction.costs import cost_steps
 from explainer.reproduction.experiment import Experiment, Step
 from explainer.reproduction.networks import network_steps
 from explainer.reproduction.rivals import rival_steps
-from explainer.reproduction.ship import ship
+from explainer.reproduction.shipping import ship
 from explainer.reproduction.tables import table_steps
 from explainer.reproduction.trials import trial_steps
 from explainer.reproduction.truth import truth_steps

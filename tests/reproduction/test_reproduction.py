@@ -23,7 +23,9 @@ from explainer.presets import PRESETS
 from explainer.reproduction import (
     Experiment,
     Step,
+    cheating,
     chosen_steps,
+    costs,
     networks,
     preset_of,
     remember,
@@ -31,6 +33,7 @@ from explainer.reproduction import (
     rivals,
     ship,
     steps_of,
+    tables,
     trials,
 )
 from explainer.reproduction.tables import PAPER_TABLE, table_classes
@@ -172,6 +175,11 @@ def fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(networks, "AREA_WEIGHTS", {"scenes": (1.0, 3.0)})
     monkeypatch.setattr(rivals, "DRAWN", {"scenes": 1})
     monkeypatch.setattr(rivals, "POWERS", (1.0, 2))
+    monkeypatch.setattr(tables, "SCORED_SLOW", 1)
+    monkeypatch.setattr(costs, "CLASSES", (1, 2))
+    monkeypatch.setattr(costs, "BATCHES", (1, 2))
+    monkeypatch.setattr(costs, "IMAGES", 2)
+    monkeypatch.setattr(cheating, "IMAGES", 2)
     two = replace(PRESETS["scenes"], seeds=(42, 43))
     monkeypatch.setitem(PRESETS, "scenes", two)
 
@@ -192,7 +200,7 @@ def test_scenes_from_nothing(
     """Interrupted within a training and once more, then to the end."""
     out = tmp_path / "run"
     asked = ("scenes", "--out", str(out), *TINY)
-    for steps in (1, 11):
+    for steps in (1, 7):
         with interrupted(steps):
             said = run(*asked, "--minutes", "600")
         assert "The 600 minutes are over" in said

@@ -96,8 +96,10 @@ def test_an_evaluation_runs_what_the_shipped_search_chose(
     for preset in DRAWN:
         for name, options in tuned_settings(preset).items():
             assert set(options) <= set(signature(METHODS[name]).parameters)
-    module = "explainer.evaluation.methods"
-    monkeypatch.setattr(f"{module}.results_folder", lambda: tmp_path)
+    monkeypatch.setattr(
+        "explainer.evaluation.methods.results_file",
+        lambda name: tmp_path / name,
+    )
     (tmp_path / "rivals_search_ants.json").write_text(
         '{"rise": {"chosen": {"cells": 5}}, "card": {}}'
     )
