@@ -77,23 +77,26 @@ _HOSTS = (
 )
 
 
-def _archive(path: str, sha256: str) -> Archive:
+def _archive(path: str, sha256: str, size: int) -> Archive:
     urls = tuple(f"{host}/{path}" for host in _HOSTS)
-    return Archive(Path(path).name, sha256, urls)
+    return Archive(Path(path).name, sha256, urls, size)
 
 
 ANNOTATIONS = _archive(
     "annotations/annotations_trainval2014.zip",
     "031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009",
+    252_872_794,
 )
 IMAGES = {
     "train2014": _archive(
         "zips/train2014.zip",
         "ede4087e640bddba550e090eae701092534b554b42b05ac33f0300b984b31775",
+        13_510_573_713,
     ),
     "val2014": _archive(
         "zips/val2014.zip",
         "fe9be816052049c34717e077d9e34aa60814a55679f804cd043e3cbee3b9fde0",
+        6_645_013_297,
     ),
 }
 

@@ -499,6 +499,7 @@ def test_what_would_be_downloaded() -> None:
         assert archive.name.endswith(".zip")
         assert all(url.endswith(archive.name) for url in archive.urls)
         assert archive.urls[0].startswith("https://")
+    assert sum(a.size for a in archives) == 20_408_459_804
 
 
 @pytest.mark.parametrize(
