@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from explainer.errors import UnknownNameError, UserError
+from explainer.errors import Registry, UnknownNameError, UserError
 from explainer.masks import IMAGENET_MEAN
 
 IMAGENET = (IMAGENET_MEAN, (0.229, 0.224, 0.225))
@@ -715,12 +715,15 @@ def efficientnet_lite0(
     return Classifier(network, classes, *HALVES, cam_layer="bn2")
 
 
-CLASSIFIERS: dict[str, Callable[..., Classifier]] = {
-    "small_cnn": small_cnn,
-    "vgg16": vgg16,
-    "resnet50": resnet50,
-    "efficientnet_lite0": efficientnet_lite0,
-}
+CLASSIFIERS: Registry[Callable[..., Classifier]] = Registry(
+    "classifier",
+    {
+        "small_cnn": small_cnn,
+        "vgg16": vgg16,
+        "resnet50": resnet50,
+        "efficientnet_lite0": efficientnet_lite0,
+    },
+)
 
 
 def build_classifier(
@@ -731,8 +734,6 @@ def build_classifier(
     Raises ValueError for an unknown name and :class:`WeightsError` where
     initial weights cannot be had.
     """
-    if name not in CLASSIFIERS:
-        raise UnknownNameError("classifier", name, CLASSIFIERS)
     classifier = CLASSIFIERS[name](classes, initial_weights)
     classifier.channels_last = True
     return classifier

@@ -8,7 +8,7 @@ from explainer.data import ANIMALS, DATASETS
 from explainer.errors import UserError
 from explainer.masks import FILLS
 from explainer.model import NETWORKS, build_explainer
-from explainer.presets import PRESETS, get_preset
+from explainer.presets import PRESETS
 
 # The authors' configuration files: lambda_e, weights of B, A(m), A(n),
 # lambda_tv, learning rates of the Explainer and the classifier, patience.
@@ -22,7 +22,7 @@ PAPER = {
 
 @pytest.mark.parametrize("name", PAPER)
 def test_paper_values(name: str) -> None:
-    preset = get_preset(name)
+    preset = PRESETS[name]
     w = preset.weights
     training = preset.explainer_training
     assert (
@@ -70,11 +70,11 @@ def test_names_of_a_preset_exist(name: str) -> None:
 
 
 def test_animals() -> None:
-    preset = get_preset("animals")
+    preset = PRESETS["animals"]
     assert preset.classes == ANIMALS
     assert preset.size >= 160
 
 
 def test_unknown_preset_lists_the_known() -> None:
     with pytest.raises(UserError, match="'scene'; known: scenes, animals"):
-        get_preset("scene")
+        PRESETS["scene"]

@@ -24,7 +24,7 @@ from explainer.export import to_onnx
 from explainer.figures import COLOURS
 from explainer.files import cache_folder, write_json
 from explainer.masks import mean_colour
-from explainer.presets import get_preset
+from explainer.presets import PRESETS
 from explainer.teaching.playground import TERMS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,7 +68,7 @@ def write_pair(folder: Path, name: str) -> dict[str, Any]:
         "classes": pair.classes,
         "size": pair.size,
         "fill": mean_colour(pair.classifier).flatten().tolist(),
-        "weights": asdict(get_preset(name).weights),
+        "weights": asdict(PRESETS[name].weights),
     }
 
 

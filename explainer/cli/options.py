@@ -12,7 +12,7 @@ from explainer.classifiers import Frozen
 from explainer.data import LabelledImages
 from explainer.errors import UnknownNameError, UserError
 from explainer.masks import FILLS
-from explainer.presets import PRESETS, Preset, get_preset
+from explainer.presets import PRESETS, Preset
 
 PRECISIONS = ("no", "bf16", "fp16")
 
@@ -164,7 +164,7 @@ def changed_preset(
     workers: int | None = None,
 ) -> Preset:
     """Return a preset with what the command line changes."""
-    preset = get_preset(name)
+    preset = PRESETS[name]
     if steps is not None and steps < 1:
         raise UserError(f"--steps must be at least 1, not {steps}")
     if precision is not None and precision not in PRECISIONS:

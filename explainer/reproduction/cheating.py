@@ -21,7 +21,7 @@ from explainer.evaluation.sanity import (
 )
 from explainer.evaluation.summary import estimate
 from explainer.files import sha256, write_json
-from explainer.presets import get_preset
+from explainer.presets import PRESETS
 from explainer.provenance import describe
 from explainer.reproduction.experiment import Experiment, Step, once
 
@@ -131,7 +131,7 @@ def find(experiment: Experiment, name: str, folder: Path) -> dict[str, Any]:
 def fall(experiment: Experiment, name: str, folder: Path) -> dict[str, Any]:
     """Return how a method's masks change with a classifier's weights."""
     steps = experiment.shortened(STEPS).preset.explainer_training.steps
-    short = shortened(get_preset(HONEST), steps, batch_size=BATCH)
+    short = shortened(PRESETS[HONEST], steps, batch_size=BATCH)
     trained = load_classifier(HONEST).to(experiment.device or "cpu")
     limit = experiment.limit
     train, val, test = (

@@ -25,7 +25,7 @@ from explainer.classifiers import evaluating, probabilities
 from explainer.data import LabelledImages, Sample
 from explainer.losses import Loss, LossWeights, explainer_loss
 from explainer.masks import complement, composite, make_fill, target_mask
-from explainer.presets import get_preset
+from explainer.presets import PRESETS
 from explainer.streams import generator
 from explainer.teaching.dials import (
     Dial,
@@ -54,12 +54,12 @@ From a mask that hides most of the object no gradient leads back to it."""
 
 def weight_presets(own: str = "scenes") -> dict[str, LossWeights]:
     """Return weights by name: a preset's own, the paper's, terms left out."""
-    base = get_preset(own).weights
+    base = PRESETS[own].weights
     no_area = replace(base, bound=0.0, target_area=0.0, non_target_area=0.0)
     return {
         own: base,
-        "paper VGG-16": get_preset("voc2007-vgg16").weights,
-        "paper ResNet-50": get_preset("voc2007-resnet50").weights,
+        "paper VGG-16": PRESETS["voc2007-vgg16"].weights,
+        "paper ResNet-50": PRESETS["voc2007-resnet50"].weights,
         "no entropy": replace(base, entropy=0.0),
         "no area": no_area,
         "no smoothness": replace(base, smoothness=0.0),

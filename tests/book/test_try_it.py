@@ -38,7 +38,7 @@ from explainer.masks import (
     non_target_mask,
     target_mask,
 )
-from explainer.presets import get_preset
+from explainer.presets import PRESETS
 
 HTML = ROOT / "_build" / "html"
 SCRIPTS = ROOT / "book" / "_static" / "try_it"
@@ -463,7 +463,7 @@ def terms_by_python(pair: Pair, scene: dict) -> dict[str, float]:
         image,
         torch.tensor([scene["labels"]]).float(),
         masks,
-        get_preset("scenes").weights,
+        PRESETS["scenes"].weights,
     )
     terms = {name: float(term) for name, term in loss.terms.items()}
     return terms | {"total": float(loss.total)}

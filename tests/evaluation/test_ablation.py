@@ -31,10 +31,10 @@ from explainer.evaluation.ablation import (
 from explainer.evaluation.images import Selection, Settings, select
 from explainer.files import DamagedFileError, sha256
 from explainer.losses import LossWeights
-from explainer.presets import get_preset
+from explainer.presets import PRESETS
 from explainer.training import TrainingError
 
-PRESET = get_preset("scenes")
+PRESET = PRESETS["scenes"]
 
 
 # --- variants -----------------------------------------------------------
@@ -70,7 +70,7 @@ def test_only_missing_terms_lose_their_weight(variant: str) -> None:
 
 
 def test_a_shortened_preset_keeps_its_recipe() -> None:
-    animals = get_preset("animals")
+    animals = PRESETS["animals"]
     short = shortened(animals, 20)
     training = short.explainer_training
     assert (training.steps, training.warmup, training.eval_every) == (

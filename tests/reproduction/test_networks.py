@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from explainer.presets import get_preset
+from explainer.presets import PRESETS
 from explainer.reproduction.networks import (
     chosen_run,
     extremes,
@@ -45,7 +45,7 @@ def test_the_run_that_tells_classes_apart(
 
 
 def test_another_weight_of_the_area_alone() -> None:
-    preset = get_preset("scenes")
+    preset = PRESETS["scenes"]
     changed = with_area(preset, 7.0)
     assert changed.rtis.area == 7
     assert with_area(changed, preset.rtis.area) == preset

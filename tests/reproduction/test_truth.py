@@ -4,7 +4,7 @@ import pytest
 
 from explainer.checkpoints import load
 from explainer.data import Scenes, collate
-from explainer.presets import get_preset
+from explainer.presets import PRESETS
 from explainer.reproduction.experiment import Experiment
 from explainer.reproduction.truth import group_of, loss_of_kinds, mean_of
 
@@ -22,7 +22,7 @@ def test_groups_by_what_is_filled(filled: float, group: str) -> None:
 
 
 def test_the_whole_is_the_sum_of_its_terms(tmp_path) -> None:
-    pair, preset = load("scenes"), get_preset("scenes")
+    pair, preset = load("scenes"), PRESETS["scenes"]
     experiment = Experiment("scenes", preset, tmp_path)
     experiment.__dict__["classifier"] = pair.classifier
     sample = Scenes("val", 1)[0]
