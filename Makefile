@@ -7,15 +7,23 @@ BIN := .venv/bin
 # The kernel that runs the chapters is always the one of .venv.
 export JUPYTER_PREFER_ENV_PATH = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+MAKEFLAGS += --no-print-directory
 
-PACKAGE := $(shell find explainer -type f ! -path '*/__pycache__/*' \
-	! -name '.*')
+# The results files of the book are a part of the package.
+PACKAGE := $(shell find explainer book/results -type f \
+	! -path '*/__pycache__/*' ! -name '.*')
 CHAPTERS := $(wildcard book/*.ipynb)
-SOURCES := $(PACKAGE) pyproject.toml
+SOURCES := $(PACKAGE) pyproject.toml setup.py
+
+# Two at a time; a make that another one started takes turns with it.
+TWO := $(if $(filter 0,$(MAKELEVEL)),-j 2)
+# Threads that fight for a core lose more than they gain.
+CORES_EACH := $(shell $(PYTHON) -c \
+	'import os; print(max(1, (os.cpu_count() or 1) // 2))')
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve links test lint chapters units pages benchmark \
-	set-repository weights clean
+.PHONY: help book serve links test lint chapters executed units pages \
+	benchmark set-repository weights clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' \
@@ -23,14 +31,13 @@ help:  ## List these targets
 
 # --- the two commands --------------------------------------------------
 
-book: .venv/.book _build/.sources _build/.try_it  ## Run the chapters and build the HTML
+book: executed _build/.try_it  ## Run the chapters and build the HTML
 	$(BIN)/jupyter-book build . --all -W -n --keep-going
 
-# The chapters run twice, side by side: as tests, and into the pages that
-# tests open in a browser. A core each, for threads that fight for one lose
-# more than they gain.
+# The chapters run twice: as tests, and into the pages that tests open in a
+# browser. What can be cut small comes last, so that no core waits.
 test: lint  ## Run the linters, every chapter, the book and all tests
-	OMP_NUM_THREADS=1 $(MAKE) -j 2 chapters pages units
+	OMP_NUM_THREADS=$(CORES_EACH) $(MAKE) $(TWO) pages units chapters
 	@echo "Linters, types, chapters, pages and units have passed."
 	@echo "The book that was tested: _build/html/index.html"
 
@@ -41,7 +48,10 @@ lint: .venv/.test  ## Run ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-chapters: .venv/.test _build/.chapters  ## Run every chapter as a test
+chapters: .venv/.test _build/.installed  ## Run every chapter as a test
+	@echo "Testing what has changed of the $(words $(CHAPTERS)) chapters:"
+	@OMP_NUM_THREADS=$(CORES_EACH) $(MAKE) -k $(TWO) \
+		$(CHAPTERS:book/%.ipynb=_build/tested/%)
 	@echo "Every chapter of _toc.yml has run without error."
 
 units: .venv/.test  ## Run the unit tests
@@ -51,26 +61,51 @@ units: .venv/.test  ## Run the unit tests
 pages: book  ## Build the book and open its pages in a browser
 	$(BIN)/python -m pytest tests/book --durations 10
 
-# Not repeated until a chapter, the package or this environment changes.
-_build/.chapters: $(CHAPTERS) $(SOURCES) _toc.yml .venv/.test
-	chapters=$$($(BIN)/python tools/chapters.py) && \
-	$(BIN)/python -m pytest --nbval-lax --nbval-current-env \
-		--nbval-cell-timeout 300 --nbval-kernel-startup-timeout 300 \
-		--durations 20 $$chapters
-	@mkdir -p _build && touch $@
+executed: .venv/.book _build/.sources
+	@echo "Executing what has changed of the $(words $(CHAPTERS)) chapters:"
+	@OMP_NUM_THREADS=$(CORES_EACH) $(MAKE) -k $(TWO) \
+		$(CHAPTERS:book/%.ipynb=_build/executed/%)
+
+# Nothing below is repeated until the chapter, the package or what it needs
+# changes.
+
+# As in Colab: alone in an empty folder, with the package installed and
+# nothing of the repository around it.
+_build/tested/%: book/%.ipynb _build/.installed
+	@mkdir -p $(@D)
+	@here="$$PWD"; log="$$here/$@.log"; folder=$$(mktemp -d) && \
+	trap 'rm -rf "$$folder"' EXIT && cp $< "$$folder" && cd "$$folder" && \
+	PYTHONPATH="$$here/_build/installed" "$$here/$(BIN)/python" -m pytest \
+		--nbval-lax --nbval-current-env --nbval-cell-timeout 300 \
+		--nbval-kernel-startup-timeout 300 -q . > "$$log" 2>&1 || \
+		{ cat "$$log"; echo "$< failed as a test."; exit 1; }; \
+	echo "$< as a test: $$(tail -n 1 "$$log")"
+	@touch $@
+
+_build/.installed: $(SOURCES) .venv/.test
+	rm -rf build _build/installed
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation \
+		--target _build/installed .
+	@rm -rf build && touch $@
 
 # Executed chapters are cached by their own text only, so whatever else
 # can change their figures empties the cache.
+_build/executed/%: book/%.ipynb _build/.sources
+	@mkdir -p $(@D)
+	@$(BIN)/python tools/execute_chapter.py $< 2> $@.log || \
+		{ cat $@.log >&2; exit 1; }
+	@touch $@
+
 _build/.sources: $(SOURCES)
 	rm -rf _build/.jupyter_cache
 	@mkdir -p _build && touch $@
 
 # [test] contains [book].
-.venv/.test: pyproject.toml
+.venv/.test: pyproject.toml setup.py
 	$(call install,test)
 	@touch .venv/.book $@
 
-.venv/.book: pyproject.toml
+.venv/.book: pyproject.toml setup.py
 	$(call install,book)
 	@touch $@
 
@@ -84,6 +119,7 @@ define install
 	echo "Python 3.10 or newer is needed and '$(PYTHON)' is not;" \
 		"name one that is: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; \
 	exit 1; }
+@echo "Setting up .venv for '$(1)'. The first time takes a few minutes."
 test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 $(BIN)/pip install --quiet --editable '.[$(1)]'
 @# The first import from a cold disk can take longer than a kernel or a
@@ -102,7 +138,7 @@ serve: book  ## Build the book and show it at http://localhost:8000
 	$(BIN)/python -m http.server 8000 --bind 127.0.0.1 \
 		--directory _build/html
 
-links: .venv/.book _build/.sources  ## Ask every link of the book
+links: executed  ## Ask every link of the book
 	$(BIN)/jupyter-book build . --builder linkcheck
 
 benchmark: .venv/.test  ## Time the package beside the bare networks
@@ -112,5 +148,5 @@ set-repository:  ## Point every link at URL=https://github.com/you/repo
 	@$(PYTHON) tools/set_repository.py '$(URL)'
 
 clean:  ## Remove what was built; .venv stays
-	rm -rf _build book/_static/try_it/built .benchmarks .hypothesis .mypy_cache .pytest_cache \
+	rm -rf _build build book/_static/try_it/built .benchmarks .hypothesis .mypy_cache .pytest_cache \
 		.ruff_cache

@@ -464,3 +464,10 @@ def test_the_shipped_networks_answer_as_they_did() -> None:
     image = torch.from_numpy(cat).permute(2, 0, 1)[None].float()
     mask = animals.explain(image)[0, 0]
     assert float(mask.double().mean()) == pytest.approx(0.64532, abs=1e-4)
+
+
+def test_a_pair_refuses_images_that_were_normalised() -> None:
+    pair = load("scenes")
+    images = torch.rand(1, 3, 64, 64)
+    with pytest.raises(UserError, match=r"the range is \[0, 1\]"):
+        pair.explain((images - 0.45) / 0.22)

@@ -15,6 +15,7 @@ from torch.testing import assert_close
 from explainer.classifiers import (
     CLASSIFIERS,
     HALVES,
+    IMAGENET,
     Classifier,
     SmallCNN,
     SmallEncoder,
@@ -424,3 +425,68 @@ def test_unfit_weights_are_refused(tmp_path: Path) -> None:
             _load_file(network, tmp_path / name)
     assert not trap.exists()
     assert_close(network.state_dict(), before, rtol=0, atol=0)
+
+
+# --- foreign classifiers ----------------------------------------------------
+
+
+def test_torchvisions_names_and_normalisation_are_its_weights() -> None:
+    model = Classifier.from_torchvision("resnet18", "random")
+    assert model.classes[281:283] == ("tabby", "tiger cat")
+    assert len(set(model.classes)) == 1000
+    assert (model.size, model.multi_label) == (224, False)
+    assert not model.training
+    assert model.mean.flatten().tolist() == pytest.approx(IMAGENET[0])
+    large = Classifier.from_torchvision("efficientnet_b1", "random")
+    assert large.size == 240
+
+
+def test_timms_names_and_normalisation_are_its_configuration() -> None:
+    model = Classifier.from_timm("vit_tiny_patch16_224", "random")
+    assert model.classes[281] == "tabby"
+    assert model.classes[134] == "crane (134)"  # the bird; 517 lifts
+    assert model.mean.flatten().tolist() == [0.5, 0.5, 0.5]
+    assert (model.size, model.multi_label) == (224, False)
+
+
+def test_timm_and_our_own_are_the_same_real_classifier() -> None:
+    """ImageNet's weights of a package; the cat is scikit-image's."""
+    model = Classifier.from_timm("tf_efficientnet_lite0", lite0_weights())
+    cat = torch.from_numpy(skimage.data.chelsea()).movedim(-1, 0) / 255
+    images = torch.nn.functional.interpolate(
+        cat[None], (224, 224), mode="bilinear", antialias=True
+    )
+    p = probabilities(model, model(images))[0]
+    assert model.classes[int(p.argmax())] == "Egyptian cat"
+    assert p.max() > 0.7
+
+
+@pytest.mark.parametrize("library", ["torchvision", "timm"])
+def test_weights_that_cannot_be_had_tell_the_step_by_hand(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", offline)
+    monkeypatch.setattr(
+        "torchvision.models._api.load_state_dict_from_url", offline
+    )
+    monkeypatch.setattr("timm.create_model", offline)
+    load = getattr(Classifier, f"from_{library}")
+    with pytest.raises(WeightsError, match=r"no network.*by hand") as raised:
+        load("resnet18")
+    assert "https://" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("library", ["torchvision", "timm"])
+def test_names_that_libraries_lack_are_refused(library: str) -> None:
+    load = getattr(Classifier, f"from_{library}")
+    with pytest.raises(ValueError, match=f"in {library} 'resnet5'; known"):
+        load("resnet5", "random")
+
+
+def test_the_devices_of_a_module_are_the_normalisations() -> None:
+    network = torch.nn.Conv2d(3, 2, 1, device="meta")
+    assert Classifier.from_module(network).mean.device.type == "meta"

@@ -373,3 +373,12 @@ def test_the_light_network_shares_and_still_learns() -> None:
             p.grad is not None and p.grad.abs().sum() > 0
             for p in part.parameters()
         )
+
+
+def test_deeplab_says_that_it_needs_two_images_to_train_on() -> None:
+    network = build_explainer(
+        "deeplabv3_resnet50", 2, pretrained_backbone=False
+    )
+    with pytest.raises(UserError, match=r"batch of one image.*larger batch"):
+        network.train()(torch.rand(1, 3, 32, 32))
+    assert network.eval()(torch.rand(1, 3, 32, 32)).shape == (1, 2, 32, 32)

@@ -1,9 +1,5 @@
-"""Print the notebooks that ``_toc.yml`` names, one a line, in its order.
+"""The pages and the notebooks that ``_toc.yml`` names, in its order."""
 
-Run from anywhere: ``python tools/chapters.py``.
-"""
-
-import sys
 from pathlib import Path
 
 import yaml
@@ -45,12 +41,3 @@ def _page(root: Path, name: str) -> Path:
     raise FileNotFoundError(
         f"_toc.yml names {name}, but there is no {name}.ipynb or {name}.md"
     )
-
-
-if __name__ == "__main__":
-    try:
-        found = chapters()
-    except FileNotFoundError as error:
-        sys.exit(str(error))
-    for chapter in found:
-        print(chapter.relative_to(ROOT).as_posix())

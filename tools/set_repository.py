@@ -2,9 +2,10 @@
 
 ``make set-repository URL=https://github.com/you/repo`` runs this. The URL
 stands in ``pyproject.toml``; the book's configuration, the chapters'
-install cells, the Colab links and the citation follow from it, and so
-does the version that the install cells ask for. Only the standard
-library is needed, so it runs before anything is installed.
+install cells, the Colab links, the badge, the lines that clone and the
+citation follow from it, and so does the version that the install cells ask
+for. Only the standard library is needed, so it runs before anything is
+installed.
 """
 
 import re
@@ -22,6 +23,23 @@ if "google.colab" in sys.modules:  # keep Colab's own torch and NumPy
     source = "git+https://github.com/SLUG@vVERSION"
     %pip install -q "explainer-book @ {source}" {" ".join(kept)}"""
 """The first code cell of every chapter, before its names are filled in."""
+
+PLACEHOLDER = "OWNER-PLACEHOLDER"
+
+SHOWN = {
+    "<!-- badge -->\n": (
+        "[![Open the first chapter in Colab]"
+        "(https://colab.research.google.com/assets/colab-badge.svg)]"
+        "(https://colab.research.google.com/github/SLUG/blob/main/"
+        "book/01_black_box.ipynb)\n"
+    ),
+    "<!-- clone -->\n```sh\n": (
+        "```sh\n"
+        "git clone https://github.com/SLUG explainer-book\n"
+        "cd explainer-book\n"
+    ),
+}
+"""What pages show in a mark's place as soon as there is a repository."""
 
 GITHUB_URL = re.compile(
     r"https://github\.com/(?P<slug>[A-Za-z0-9][A-Za-z0-9-]*/[\w.-]+?)"
@@ -78,8 +96,9 @@ def linked_files(root: Path = ROOT) -> list[Path]:
 def relink(text: str, old: str, new: str, version: str) -> str:
     """Return a text whose links lead to the slug ``new``, not ``old``.
 
-    Install cells ask for the ``version``. Notebooks are text, too, which
-    keeps their layout.
+    Install cells ask for the ``version``. A badge or a line that clones is
+    written where its mark stands, but none that leads to the placeholder.
+    Notebooks are text, too, which keeps their layout.
     """
     end = r"(?![\w-]|\.(?!git\b)\w)"
     text = re.sub(
@@ -90,6 +109,9 @@ def relink(text: str, old: str, new: str, version: str) -> str:
     text = re.sub(
         re.escape(_pages(old)) + end, lambda match: _pages(new), text
     )
+    if PLACEHOLDER not in new:
+        for mark, shown in SHOWN.items():
+            text = text.replace(mark, shown.replace("SLUG", new))
     return re.sub(
         rf"(git\+https://github\.com/{re.escape(new)})@v[\w.]+",
         lambda match: f"{match[1]}@v{version}",

@@ -15,7 +15,8 @@ from explainer.cli.options import (
     PresetName,
     device_named,
 )
-from explainer.data import DataError, Photos
+from explainer.data import DataError
+from explainer.data.pictures import named_pictures
 from explainer.errors import UserError
 from explainer.explanation import check_stems, explain_each, named_model
 from explainer.files import write_json
@@ -105,10 +106,10 @@ def explain_command(
         options["network"] = network.to(on)
     if target:
         options["target"] = [int(t) if t.isdecimal() else t for t in target]
-    files = [file for path in photos for file in Photos(path).paths]
-    check_stems([str(file) for file in files])
+    files = [name for name, _ in named_pictures(photos)[0]]
+    check_stems(files)
     records, bad = [], []
-    for result in explain_each(files, opened, **options):
+    for result in explain_each(photos, opened, **options):
         if isinstance(result, DataError):
             bad.append(str(result))
             continue

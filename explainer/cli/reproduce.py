@@ -128,7 +128,7 @@ def reproduce_command(
         for step in plan:
             state = "done" if step.done else "to do"
             if listed or not step.done:
-                typer.echo(f"{step.name:<34}{state:<8}{step.does}")
+                typer.echo(f"{step.name:<36}{state:<8}{step.does}")
         return
     remember(
         this.out / "experiment.json",

@@ -77,23 +77,26 @@ _HOSTS = (
 )
 
 
-def _archive(path: str, sha256: str) -> Archive:
+def _archive(path: str, sha256: str, size: int) -> Archive:
     urls = tuple(f"{host}/{path}" for host in _HOSTS)
-    return Archive(Path(path).name, sha256, urls)
+    return Archive(Path(path).name, sha256, urls, size)
 
 
 ANNOTATIONS = _archive(
     "annotations/annotations_trainval2014.zip",
     "031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009",
+    252_872_794,
 )
 IMAGES = {
     "train2014": _archive(
         "zips/train2014.zip",
         "ede4087e640bddba550e090eae701092534b554b42b05ac33f0300b984b31775",
+        13_510_573_713,
     ),
     "val2014": _archive(
         "zips/val2014.zip",
         "fe9be816052049c34717e077d9e34aa60814a55679f804cd043e3cbee3b9fde0",
+        6_645_013_297,
     ),
 }
 
@@ -111,19 +114,54 @@ def download_coco(folder: Path, part: str) -> None:
     extract(fetch(ANNOTATIONS, folder), folder, only=wanted)
 
 
+def run_lengths(compressed: str | bytes) -> list[int]:
+    """Return the run lengths that pycocotools writes as a string.
+
+    A number is written in groups of five bits, lowest first, each a
+    character from "0" on; 32 is added where more groups follow, and the
+    highest bit of the last one is the sign. From the fourth number on it is
+    the difference from the last but one. Raises ValueError for other
+    characters and for an unfinished number.
+    """
+    if isinstance(compressed, str):
+        compressed = compressed.encode("ascii")
+    counts: list[int] = []
+    value = shift = 0
+    for code in compressed:
+        group = code - 48
+        if not 0 <= group < 64 or shift > 60:
+            raise ValueError("its compressed run lengths are damaged")
+        value |= (group & 31) << shift
+        shift += 5
+        if group & 32:
+            continue
+        if group & 16:
+            value -= 1 << shift
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise ValueError("its compressed run lengths are cut off")
+    return counts
+
+
 def rasterise(segmentation: Any, height: int, width: int) -> Bits:
     """Return the pixels of an annotation, ``(height, width)`` bool.
 
     ``segmentation`` is a list of polygons ``[x0, y0, x1, y1, ...]``, whose
     union counts, or run lengths ``{"size": [height, width], "counts":
-    [...]}``, off and on by turns, column by column. The point (0, 0) is the
-    corner of the first pixel. Raises an Exception for anything else.
+    [...]}``, off and on by turns, column by column, plain or compressed
+    (:func:`run_lengths`). The point (0, 0) is the corner of the first pixel.
+    Raises an Exception for anything else.
     """
     if isinstance(segmentation, dict):
         size, runs = segmentation["size"], segmentation["counts"]
-        if list(size) != [height, width] or sum(runs) != height * width:
+        if isinstance(runs, str | bytes):
+            runs = run_lengths(runs)
+        # pycocotools writes beyond the image where the runs do not fit.
+        fitting = min(runs, default=0) >= 0 and sum(runs) == height * width
+        if list(size) != [height, width] or not fitting:
             raise ValueError("its run lengths are not of the image's size")
-        shapes = [segmentation]
+        shapes = [{"size": size, "counts": runs}]
     else:  # a polygon of two points has no area, and four numbers mean a box
         shapes = [points for points in segmentation if len(points) >= 6]
     if not shapes:

@@ -23,11 +23,15 @@ TIMEOUT = 30.0
 
 @dataclass(frozen=True)
 class Archive:
-    """A file by name and SHA-256, and the addresses to try in order."""
+    """A file by name and SHA-256, and the addresses to try in order.
+
+    ``size``, in bytes, is there to tell people beforehand.
+    """
 
     name: str
     sha256: str
     urls: tuple[str, ...]
+    size: int = 0
 
 
 def fetch(archive: Archive, folder: Path, *, progress: bool = True) -> Path:

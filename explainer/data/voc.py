@@ -51,26 +51,29 @@ _MIRRORS = (
 )
 
 
-def _archive(year: str, name: str, sha256: str) -> Archive:
+def _archive(year: str, name: str, sha256: str, size: int) -> Archive:
     hosts = (*(f"{host}/voc{year}" for host in _OFFICIAL), *_MIRRORS)
     urls = tuple(f"{host}/{name}" for host in hosts)
-    return Archive(name, sha256, urls)
+    return Archive(name, sha256, urls, size)
 
 
 _TRAINVAL_2007 = _archive(
     "2007",
     "VOCtrainval_06-Nov-2007.tar",
     "7d8cd951101b0957ddfd7a530bdc8a94f06121cfc1e511bb5937e973020c7508",
+    460_032_000,
 )
 _TEST_2007 = _archive(
     "2007",
     "VOCtest_06-Nov-2007.tar",
     "6836888e2e01dca84577a849d339fa4f73e1e4f135d312430c4856b5609b4892",
+    451_020_800,
 )
 _TRAINVAL_2012 = _archive(
     "2012",
     "VOCtrainval_11-May-2012.tar",
     "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
+    1_999_639_040,
 )
 ARCHIVES = Registry(
     "year of VOC",
@@ -277,10 +280,18 @@ def read_objects(path: Path) -> list[str]:
         that VOC doesn't know.
     """
     with reading(path, "a VOC annotation", "restore it from VOC"):
-        tree = ElementTree.parse(path).getroot()
+        content = path.read_bytes()  # some editors put a mark in front
+        wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+        text = content.decode("utf-16" if wide else "utf-8-sig")
+        # No annotation needs a DOCTYPE; entities could expand without end.
+        if "<!DOCTYPE" in text:
+            raise ValueError("it has a DOCTYPE")
+        tree = ElementTree.fromstring(text)
         if tree.tag != "annotation":
             raise ValueError(f"its root is {tree.tag!r}")
-    names = [item.findtext("name", "") for item in tree.iterfind("object")]
+    names = [
+        item.findtext("name", "").strip() for item in tree.iterfind("object")
+    ]
     for name in names:
         if name not in VOC_CLASSES:
             raise DataError(

@@ -216,7 +216,8 @@ def fit_explainer(
     """
     explanandum = frozen(classifier)
     layout = layout_of(explanandum)
-    explanandum.to(memory_format=layout)
+    if layout == torch.channels_last:  # others keep what they have
+        explanandum.to(memory_format=layout)
     train, dropped = labelled(train)
     val, _ = labelled(val)
 

@@ -376,7 +376,8 @@ class Loop:
             with resuming(last):
                 model.load_state_dict(state["model"])
         self.layout = layout_of(model)
-        model = model.to(memory_format=self.layout)
+        if self.layout == torch.channels_last:  # others keep what they have
+            model = model.to(memory_format=self.layout)
         optimizer = torch.optim.AdamW(
             parameter_groups(model, training.encoder_rate),
             lr=training.learning_rate,

@@ -86,8 +86,9 @@ def test_the_layer_is_the_classifiers_own_or_the_one_asked_for():
 
 def test_an_unknown_layer_is_an_error_that_helps():
     network = OneConvolution(HEAD)
-    with pytest.raises(ValueError, match=r"names no cam_layer; pass layer="):
-        cam_layer(network)
+    assert cam_layer(network) is None
+    with pytest.raises(ValueError, match=r"names no cam_layer.*pass layer="):
+        grad_cam(nn.Flatten(), torch.rand(1, 3, 1, 1), torch.ones(1, 3))
     with pytest.raises(ValueError, match=r"'conv9'.*conv, relu, head"):
         cam_layer(network, "conv9")
 

@@ -1,13 +1,18 @@
 """`make chapters` runs every chapter, and a chapter that fails fails it."""
 
-import json
+import os
+import shlex
+import shutil
 import subprocess
 import sys
 
 import nbformat
 import pytest
+from jupyter_cache import get_cache
+from nbclient.exceptions import CellExecutionError
 
 from chapters import ROOT, chapters, pages
+from execute_chapter import execute
 
 PYTEST = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider")
 NBVAL = ("--nbval-lax", "--nbval-current-env")
@@ -19,24 +24,95 @@ def run(*arguments, cwd):
     )
 
 
-def test_every_chapter_of_the_toc_is_collected():
-    command = run(sys.executable, "tools/chapters.py", cwd=ROOT)
-    listed = command.stdout.split()
-    notebooks = [p for p in pages() if p.suffix == ".ipynb"]
-
-    collected = run(
-        *PYTEST, *NBVAL, "--collect-only", "-q", *listed, cwd=ROOT
+def make(*arguments, cwd):
+    """Run a make of its own, even where another one runs these tests."""
+    own = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
+    return subprocess.run(
+        ("make", *arguments),
+        cwd=cwd,
+        env=own,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
-    cells = [x for x in collected.stdout.splitlines() if "::Cell" in x]
-
-    assert listed == [p.relative_to(ROOT).as_posix() for p in notebooks]
-    assert {line.split("::")[0] for line in cells} == set(listed)
-    assert len(cells) == sum(map(code_cells, chapters()))
 
 
-def code_cells(path):
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return sum(cell["cell_type"] == "code" for cell in cells)
+@pytest.mark.parametrize(
+    ("target", "folder"), [("chapters", "tested"), ("executed", "executed")]
+)
+def test_make_runs_every_chapter_of_the_toc(target, folder):
+    done = make("--dry-run", "--always-make", target, cwd=ROOT)
+
+    ran = {
+        line.split("/")[-1]
+        for line in done.stdout.splitlines()
+        if line.startswith(f"touch _build/{folder}/")
+    }
+    assert ran == {path.stem for path in chapters()}
+
+
+def write(path, *sources):
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+
+
+ALONE = """\
+import os
+from glob import glob
+
+import installed
+
+assert installed.__file__.startswith({root!r})
+assert glob("*") == ["alone.ipynb"]
+assert not os.getcwd().startswith({root!r})"""
+
+
+def test_make_tests_a_chapter_alone_with_the_installed_package(tmp_path):
+    python = tmp_path / ".venv/bin/python"
+    for folder in (python.parent, tmp_path / "book", tmp_path / "_build"):
+        folder.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    python.chmod(0o755)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    package = tmp_path / "_build/installed"
+    package.mkdir()
+    (package / "installed.py").touch()
+    write(tmp_path / "book/alone.ipynb", ALONE.format(root=str(tmp_path)))
+    write(tmp_path / "book/fails.ipynb", "1 / 0")
+    ready = ("--old-file", "_build/.installed", "--keep-going")
+    targets = ("_build/tested/alone", "_build/tested/fails")
+
+    done = make(*ready, *targets, cwd=tmp_path)
+
+    assert "book/alone.ipynb as a test: 1 passed" in done.stdout
+    assert "book/fails.ipynb failed as a test" in done.stdout
+    assert "ZeroDivisionError" in done.stdout
+    assert done.returncode == 2
+    assert [(tmp_path / t).exists() for t in targets] == [True, False]
+
+
+def test_a_chapter_is_executed_once_into_the_cache_of_the_book(tmp_path):
+    chapter, cache = tmp_path / "chapter.ipynb", tmp_path / "cache"
+    trace = tmp_path / "trace"
+    write(chapter, f"open({str(trace)!r}, 'a').write('x')", "print(6 * 7)")
+
+    assert execute(chapter, cache) > 0
+    assert execute(chapter, cache) is None
+
+    assert trace.read_text() == "x"
+    _, executed = get_cache(str(cache)).merge_match_into_notebook(
+        nbformat.read(chapter, as_version=4)
+    )
+    assert executed.cells[1].outputs[0].text == "42\n"
+
+
+def test_a_chapter_that_fails_is_not_cached(tmp_path):
+    chapter, cache = tmp_path / "chapter.ipynb", tmp_path / "cache"
+    write(chapter, "1 / 0")
+
+    for _ in range(2):
+        with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
+            execute(chapter, cache)
 
 
 def test_toc_with_parts_and_sections_is_read_in_order(tmp_path):
@@ -83,9 +159,7 @@ CELLS = {
 
 def test_a_cell_or_callback_that_raises_fails_the_run(tmp_path):
     for name, source in CELLS.items():
-        cell = nbformat.v4.new_code_cell(source)
-        notebook = nbformat.v4.new_notebook(cells=[cell])
-        nbformat.write(notebook, tmp_path / f"{name}.ipynb")
+        write(tmp_path / f"{name}.ipynb", source)
 
     names = [f"{name}.ipynb" for name in CELLS]
     result = run(

@@ -11,6 +11,7 @@ import yaml
 
 from chapters import ROOT
 from set_repository import (
+    PLACEHOLDER,
     current,
     install_cell,
     linked_files,
@@ -46,8 +47,8 @@ def assert_all_agree(root):
     for path in linked_files(root):
         text = path.read_text(encoding="utf-8")
         assert set(ANY_LINK.findall(text)) <= {slug}, path.name
-        if "OWNER-PLACEHOLDER" not in slug:
-            assert "OWNER-PLACEHOLDER" not in text, path.name
+        if PLACEHOLDER not in slug or path.suffix == ".md":
+            assert PLACEHOLDER not in text, path.name
         if path.suffix == ".ipynb":
             cells = json.loads(text)["cells"]
             first = next(c for c in cells if c["cell_type"] == "code")
@@ -58,7 +59,26 @@ def test_this_repository_agrees_with_itself():
     assert_all_agree(ROOT)
 
 
+def test_badge_and_clone_are_shown_once_there_is_a_repository(project):
+    names = ("README.md", "CONTRIBUTING.md", "book/intro.md")
+    if PLACEHOLDER in current(project)[0]:
+        for name in names:
+            text = (project / name).read_text()
+            assert "git clone" not in text
+            assert "colab-badge" not in text
+
+    set_repository("https://github.com/me/repo", project)
+
+    readme, *others = ((project / name).read_text() for name in names)
+    first = "github/me/repo/blob/main/book/01_black_box.ipynb)"
+    assert f"(https://colab.research.google.com/{first}" in readme
+    for text in others:
+        assert "```sh\ngit clone https://github.com/me/repo " in text
+    assert not any("<!--" in text for text in (readme, *others))
+
+
 def test_another_address_goes_everywhere_and_back(project):
+    set_repository("https://github.com/me/repo", project)
     before = {path: path.read_bytes() for path in linked_files(project)}
     url = f"https://github.com/{current(project)[0]}"
 

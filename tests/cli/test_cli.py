@@ -12,6 +12,7 @@ import skimage.data
 import torch
 from PIL import Image
 
+from explainer.attribution import METHODS
 from explainer.checkpoints import (
     load_classifier,
     save_weights,
@@ -218,6 +219,72 @@ def test_explain_a_photo(
         assert 0 <= values["after"] <= 1
         assert values["mask"] == str(out / f"chelsea_{name}.png")
         assert Path(values["mask"]).is_file()
+
+
+def folder_of_photos(folder: Path, *names: str) -> Path:
+    folder.mkdir()
+    for name in names:
+        Image.new("RGB", (60, 40), "red").save(folder / name)
+    return folder
+
+
+def test_a_folder_goes_on_past_bad_pictures(
+    pair: tuple[str | Path, ...], fails: Command, tmp_path: Path
+) -> None:
+    photos = folder_of_photos(tmp_path / "photos", "a.jpg", "d.png")
+    (photos / "b.jpg").write_bytes(b"\xff\xd8\xff")
+    (photos / "c.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
+    (photos / "._a.jpg").write_bytes(b"\0\5\x16\7")
+    found = tmp_path / "found.json"
+    said = fails(
+        *("explain", photos, *pair),
+        *("--out", tmp_path / "out", "--json", found),
+    )
+    assert said.startswith("2 of 4 pictures could not be explained: ")
+    assert "b.jpg cannot be decoded" in said
+    assert "c.HEIC is a picture of the kind HEIC" in said
+    names = [Path(r["photo"]).name for r in json.loads(found.read_text())]
+    assert names == ["a.jpg", "d.png"]
+    made = {p.name for p in (tmp_path / "out").glob("*_overlay.png")}
+    assert made == {"a_overlay.png", "d_overlay.png"}
+
+
+def test_methods_classes_and_heat(
+    runs: Path, run: Command, fails: Command, tmp_path: Path
+) -> None:
+    photo = folder_of_photos(tmp_path / "photos", "a.png") / "a.png"
+    out, found = tmp_path / "out", tmp_path / "found.json"
+    command = ("explain", photo, "--out", out, "--json", found)
+    model = ("--model", runs / "classifier")
+    run(*command, *model, "--class", "disc", "--class", "2", "--heatmap")
+    (record,) = json.loads(found.read_text())
+    assert list(record["classes"]) == ["disc", CLASSES[2]]
+    run(*command, *model, "--top", "3", "--method", "input_gradient")
+    (record,) = json.loads(found.read_text())
+    assert len(record["classes"]) == 3
+    classifier = ("--classifier", runs / "classifier")
+    rtis = ("--method", "rtis", "--explainer", runs / "rtis")
+    run(*command, *classifier, *rtis, "--class", "disc")
+    assert "no class 'cat'; known: disc" in fails(
+        *command, *model, "--class", "cat"
+    )
+    assert "`explainer train explainer" in fails(
+        *command, *model, "--method", "explainer"
+    )
+    assert "--model stands for itself" in fails(*command, *model, *classifier)
+    assert "classifier in torchvision 'resnet5'" in fails(
+        *command, "--model", "torchvision/resnet5"
+    )
+
+
+def test_methods_and_models_are_listed(run: Command) -> None:
+    lines = run("methods").splitlines()
+    assert len(lines) == len(METHODS)
+    for name, line in zip(METHODS, lines, strict=True):
+        assert line.startswith(name)
+        assert len(line) > len(name) + 10
+    models = run("models").splitlines()
+    assert {"animals", "torchvision/resnet50", "timm/resnet50"} <= {*models}
 
 
 # --- help ---------------------------------------------------------------

@@ -28,7 +28,7 @@ from explainer.data import (
     coco,
     load_data,
 )
-from explainer.data.coco import rasterise
+from explainer.data.coco import rasterise, run_lengths
 from explainer.data.download import Archive
 from explainer.errors import UnknownNameError
 from explainer.presets import PRESETS
@@ -169,6 +169,8 @@ def test_polygons_by_hand() -> None:
 def test_run_lengths_by_hand() -> None:
     # Column by column: one off, two on, three off.
     bits = rasterise({"size": [3, 2], "counts": [1, 2, 3]}, 3, 2)
+    again = rasterise({"size": [3, 2], "counts": "123"}, 3, 2)
+    assert np.array_equal(bits, again)
     assert bits.tolist() == [[False, False], [True, False], [True, False]]
 
 
@@ -497,3 +499,25 @@ def test_what_would_be_downloaded() -> None:
         assert archive.name.endswith(".zip")
         assert all(url.endswith(archive.name) for url in archive.urls)
         assert archive.urls[0].startswith("https://")
+    assert sum(a.size for a in archives) == 20_408_459_804
+
+
+@pytest.mark.parametrize(
+    ("compressed", "counts"),
+    [
+        ("", []),
+        ("121", [1, 2, 1]),
+        (b"1213", [1, 2, 1, 5]),  # 5 = 2 + 3
+        ("X1", [40]),  # 40 = 8 + 32: 48 + 8 + 32 is X, 48 + 1 is 1
+        ("15OO", [1, 5, -1, 4]),  # O: the sign is set; 4 = 5 - 1
+        ("\x600", [16]),  # 96 - 48 = 16 + 32, then a group of 0
+    ],
+)
+def test_compressed_run_lengths_by_hand(compressed, counts):
+    assert run_lengths(compressed) == counts
+
+
+@pytest.mark.parametrize("damaged", ["p", "\x2f", "X", "\xe9", 20 * "X"])
+def test_damaged_run_lengths(damaged):
+    with pytest.raises(ValueError, match=r"damaged|cut off|ascii"):
+        run_lengths(damaged)

@@ -294,13 +294,74 @@ def test_folders_without_labels(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "missing"):
         with pytest.raises(DataError, match=r"neither a labels\.csv nor"):
             LabelledPhotos(folder)
+    (tmp_path / "cat").mkdir()  # and no picture in any
+    with pytest.raises(DataError, match="nor a subfolder of pictures"):
+        LabelledPhotos(tmp_path)
 
 
+@pytest.mark.parametrize("classes", [None, ("cat", "dog", "horse")])
 def test_an_empty_subfolder_is_a_class_without_pictures(
-    tmp_path: Path,
+    tmp_path: Path, classes: tuple[str, ...] | None
 ) -> None:
-    (tmp_path / "cat").mkdir()
-    put(tmp_path / "dog" / "a.png")
-    photos = LabelledPhotos(tmp_path)
-    assert photos.classes == ("cat", "dog")
-    assert photos.labels.tolist() == [[0, 1]]
+    put(tmp_path / "cat" / "1.png")
+    put(tmp_path / "dog" / "1.png")
+    (tmp_path / "horse").mkdir()
+    (tmp_path / "horse" / "notes.txt").write_text("photos to follow")
+    data = LabelledPhotos(tmp_path, classes=classes, size=4)
+    assert data.classes == ("cat", "dog", "horse")
+    assert data.labels.tolist() == [[1, 0, 0], [0, 1, 0]]
+
+
+# --- what phones and other systems leave ------------------------------------
+
+APPLE_DOUBLE = b"\0\5\x16\7\0\2\0\0Mac OS X        \0\2" + bytes(200)
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200)
+
+
+def test_a_macs_notes_are_no_pictures(tmp_path: Path) -> None:
+    put(tmp_path / "cat" / "a.jpg")
+    (tmp_path / "cat" / "._a.jpg").write_bytes(APPLE_DOUBLE)
+    (tmp_path / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    assert [p.name for p in Photos(tmp_path / "cat").paths] == ["a.jpg"]
+    assert len(LabelledPhotos(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("name", ["a.heic", "a.jpg", "a"])
+def test_heic_is_named_whatever_its_suffix(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(HEIC)
+    with pytest.raises(DataError, match=r"kind HEIC.*convert it to JPEG"):
+        load_photo(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.HEIC", "b.cr2", "c.jxl", "d.JFIF"])
+def test_no_picture_of_a_folder_is_passed_over(
+    tmp_path: Path, name: str
+) -> None:
+    put(tmp_path / "z.png")
+    (tmp_path / name).write_bytes(HEIC)
+    assert [p.name for p in Photos(tmp_path).paths] == [name, "z.png"]
+
+
+@pytest.mark.skipif(
+    "AVIF" not in photos_module.FORMATS, reason="THIS PILLOW HAS NO AVIF"
+)
+def test_avif_is_read(tmp_path: Path) -> None:
+    save(tmp_path / "a.avif", Image.new("RGB", (16, 8), "red"))
+    red = load_photo(tmp_path / "a.avif")
+    assert red.shape == (3, 8, 16)
+    assert red[0].min() > 0.95
+    assert red[1:].max() < 0.05
+    assert len(Photos(tmp_path)) == 1
+
+
+def test_a_picture_of_pillow_is_read_as_its_file_is(tmp_path: Path) -> None:
+    image = Image.effect_noise((9, 6), 90).convert("RGB")
+    path = save(tmp_path / "a.png", image)
+    assert torch.equal(load_photo(image), load_photo(path))
+    assert torch.equal(load_photo(image, 4), load_photo(path, 4))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "held.jpg", exif=exif)
+    held = Image.open(tmp_path / "held.jpg")
+    assert load_photo(held).shape == (3, 9, 6)
+    assert held.size == (9, 6)  # the owner's is left as it was

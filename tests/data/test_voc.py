@@ -187,6 +187,33 @@ def test_an_empty_split(tiny_voc: Path) -> None:
         VOC(tiny_voc, "train")
 
 
+def test_a_line_of_a_split_is_a_name(tiny_voc: Path) -> None:
+    folder = folder_of(tiny_voc)
+    for old, new in (("a", "my cat"), ("b", "Hund im Schnee (1)")):
+        for part, suffix in (("JPEGImages", "jpg"), ("Annotations", "xml")):
+            path = folder / part / f"{old}.{suffix}"
+            path.rename(folder / part / f"{new}.{suffix}")
+    listed = folder / "ImageSets" / "Main" / "train.txt"
+    listed.write_bytes(
+        "\ufeffmy cat\r\nHund im Schnee (1)\r\nc \r\n\r\n".encode()
+    )
+    names = [sample.name for sample in VOC(tiny_voc, "train", size=8)]
+    assert names == ["my cat", "Hund im Schnee (1)", "c"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_annotations_as_editors_save_them(
+    tmp_path: Path, encoding: str
+) -> None:
+    path = tmp_path / "a.xml"
+    path.write_text(
+        f'<?xml version="1.0" encoding="{encoding.removesuffix("-sig")}"?>\n'
+        "<annotation><object><name>\n dog </name></object></annotation>",
+        encoding=encoding,
+    )
+    assert read_objects(path) == ["dog"]
+
+
 def test_unknown_names_list_the_known(tiny_voc: Path) -> None:
     for options, message in (
         ({"split": "dev"}, r"'dev'; known: train, val"),
@@ -241,13 +268,21 @@ def test_damaged_masks_are_named(tiny_voc: Path) -> None:
         voc[1]
 
 
+BOMB = """<?xml version="1.0"?>
+<!DOCTYPE a [<!ENTITY b "bbbb"><!ENTITY c "&b;&b;&b;&b;">]>
+<annotation><object><name>&c;</name></object></annotation>"""
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", "no element"),
         ("<annotation><object>", "no element"),
         ("<html></html>", "its root is 'html'"),
-        (b"\xff\xfe\xfa", "VOC annotation .ParseError"),
+        (BOMB, "DOCTYPE"),
+        (BOMB.encode("utf-16"), "DOCTYPE"),
+        (b"\xff\xfe\xfa", "utf-16"),
+        (b"<annotation>\xff", "utf-8"),
         ("<annotation><object/></annotation>", "object ''"),
         (
             "<annotation><object><name>unicorn</name></object></annotation>",

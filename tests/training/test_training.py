@@ -554,6 +554,19 @@ def test_foreign_networks_keep_their_layout(
     common = {"config": {}, "device": "cpu", "progress": False}
     fit_classifier(net, one, one, short, folder=tmp_path / "c", **common)
     assert is_plain(net)
+    other = Viewing()
+    other.conv.to(memory_format=torch.channels_last)
+    strides = other.conv.weight.stride()
+    fit_explainer(
+        small(1, width=8, decoder_width=8),
+        other,
+        one,
+        one,
+        short,
+        folder=tmp_path / "o",
+        **common,
+    )
+    assert other.conv.weight.stride() == strides
     network = small(1, width=8, decoder_width=8)
     fit_explainer(
         network, net, one, one, short, folder=tmp_path / "e", **common
