@@ -144,9 +144,9 @@ def train_classifier(experiment: Experiment) -> None:
 def train_network(experiment: Experiment, loss: str, seed: int) -> None:
     """Train a network with one loss and seed into ``LOSS/seed-SEED/``."""
     preset = experiment.preset
-    found = experiment.out / "rivals_rtis.json"
-    if loss == "rtis" and found.exists():
-        preset = with_area(preset, read_json(found)["chosen"]["area"])
+    if loss == "rtis" and experiment.name in AREA_WEIGHTS:
+        found = read_json(experiment.out / "rivals_rtis.json")
+        preset = with_area(preset, found["chosen"]["area"])
     fit(experiment, preset, f"{loss}/seed-{seed}", loss, seed)
 
 

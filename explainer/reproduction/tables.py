@@ -22,6 +22,7 @@ from explainer.evaluation.methods import (
 from explainer.files import read_json, write_atomically, write_json
 from explainer.reproduction.experiment import Experiment, Step
 from explainer.reproduction.rivals import tuned
+from explainer.reproduction.trials import has_parts
 from explainer.training import logits_and_labels, mean_average_precision
 
 BUDGET: Mapping[str, str] = {
@@ -163,13 +164,14 @@ def rows_of(
 
 def all_names(experiment: Experiment) -> list[str]:
     """Return the names of all rows, the untrained network's if there is."""
-    has = (experiment.out / "untrained").is_dir()
-    return [*rows_named(["all"]), *["untrained"] * has]
+    names = rows_named(["all"])
+    return [*names, "untrained"] if has_parts(experiment) else names
 
 
 def about(experiment: Experiment) -> dict[str, Any]:
     """Return what both tables' cards say besides."""
-    return experiment.notes | {
+    return {
+        "preset": experiment.name,
         "split": "test",
         "budget": budget_of(experiment),
         "measured_with": experiment.measured_with(

@@ -214,10 +214,15 @@ def sharpen(
 # --- what training adds --------------------------------------------------
 
 
+def has_parts(experiment: Experiment) -> bool:
+    """Return whether the network knows classes before it is trained."""
+    options = experiment.preset.explainer_options
+    return bool(options.get("class_activation"))
+
+
 def part_steps(experiment: Experiment) -> list[Step]:
     """Return the steps on the parts of the network, where it has them."""
-    options = experiment.preset.explainer_options
-    if not options.get("class_activation"):
+    if not has_parts(experiment):
         return []
     out = experiment.out
     trainings = [

@@ -205,6 +205,10 @@ def test_scenes_from_nothing(
             said = run(*asked, "--minutes", "600")
         assert "The 600 minutes are over" in said
         assert "class_scores" in said.split("are over")[1]
+    with out_of_time_where((out / "class_scores.part.json").exists):
+        said = run(*asked, "--minutes", "600")
+    assert "class_scores" in said.split("are over")[1]
+    assert not (out / "class_scores.json").exists()
     said = run(*asked)
     assert f"All of it is in {out}" in said.replace("\n", "")
     assert {p.stem for p in out.glob("*.json")} - {
@@ -250,6 +254,19 @@ def interrupted(steps: int) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Loop, "_mind_the_time", counted)
+        yield
+
+
+@contextmanager
+def out_of_time_where(reached: Callable[[], bool]) -> Iterator[None]:
+    """Let the time be over between two batches of a measurement."""
+
+    def check() -> None:
+        if reached():
+            raise deadline.OutOfTime
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("explainer.evaluation.jsonl.check_time", check)
         yield
 
 
