@@ -14,7 +14,7 @@ from explainer.attribution.common import (
     final_scaling,
     seeded,
 )
-from explainer.classifiers import IMAGENET
+from explainer.classifiers import IMAGENET, probabilities
 from explainer.errors import Registry
 from explainer.masks import make_fill
 
@@ -95,6 +95,10 @@ class Variant:
         Whether a step that short is then taken all the same; otherwise the
         masks stay put. Short as it is, the final scaling can make a whole
         mask of what it moves.
+    probability:
+        What a class scores, ``(N, C)`` of a classifier and its logits: ours
+        is the classifier's own probability, a sigmoid for several labels.
+        A softmax over few classes may not notice what is removed.
     """
 
     variation: Callable[[Tensor, Tensor, Tensor, Tensor | float], Tensor]
@@ -102,6 +106,7 @@ class Variant:
     noisy: bool
     least: float
     insists: bool
+    probability: Callable[[nn.Module, Tensor], Tensor]
 
 
 def _by_outline(
@@ -124,10 +129,20 @@ VARIANTS = Registry(
     "variant of iGOS++",
     {
         "ours": Variant(
-            _by_outline, share=1.0, noisy=False, least=0.1, insists=False
+            _by_outline,
+            share=1.0,
+            noisy=False,
+            least=0.1,
+            insists=False,
+            probability=probabilities,
         ),
         "khorram": Variant(
-            _by_neighbours, share=0.5, noisy=True, least=1e-5, insists=True
+            _by_neighbours,
+            share=0.5,
+            noisy=True,
+            least=1e-5,
+            insists=True,
+            probability=lambda _, logits: logits.softmax(1),
         ),
     },
 )
@@ -184,7 +199,8 @@ class _Objective:
         )
         logits = self.classifier((seen + noise).flatten(0, 1))
         index = self.classes.repeat_interleave(len(SIGNS))[:, None]
-        p = logits.softmax(1).gather(1, index).reshape(-1, len(SIGNS))
+        p = self.variant.probability(self.classifier, logits)
+        p = p.gather(1, index).reshape(-1, len(SIGNS))
         signed: Tensor = p @ p.new_tensor(SIGNS)
         return signed
 
@@ -357,7 +373,7 @@ def igos(
 
     Two coarse masks are optimised, Mx to delete the class and My, whose
     complement inserts it, so that their product M does both: with
-    Phi(m) = m * I + (1 - m) * blurred I and f_c the softmax probability,
+    Phi(m) = m * I + (1 - m) * blurred I and f_c the probability,
 
     F = f_c(Phi(Mx)) - f_c(Phi(1 - My)) + f_c(Phi(M)) - f_c(Phi(1 - M))
         + l1 mean(1 - M) + tv BTV(M) / 28^2
@@ -422,8 +438,11 @@ def igos(
     line search from 1000 with decay 0.2 and slope 1e-4. (The command in its
     documentation has l1 10 and 20 iterations; Stalder et al. ran l1 1.)
 
-    That code weighs M's variation by ``exp(-d^2 / sigma)`` of normalised
-    colours, adds an unweighted one of the cells, and averages the two; it
+    Ours scores by the classifier's own probability, a sigmoid where an image
+    may have several labels; that code by a softmax of the logits, which over
+    few classes may stay at 1 whatever is removed. It weighs M's variation
+    by ``exp(-d^2 / sigma)`` of normalised colours, adds an unweighted one of
+    the cells, and averages the two; it
     halves the scores' gradient, but not the scores that its line search
     adds up; and the search judges by scores along the path, on images with
     new noise each time, so that F may rise; below 1e-5 it takes the step,

@@ -48,7 +48,9 @@ class CheckersInAPatch(nn.Module):
 
 
 class SmallNet(nn.Module):
-    """Random convolutions: a rugged objective."""
+    """Random convolutions and a softmax: a rugged objective."""
+
+    multi_label = False
 
     def __init__(self):
         super().__init__()
@@ -218,11 +220,22 @@ def test_an_outline_costs_the_same_on_any_grid(objective):
     assert costs == pytest.approx([28.0, 28, 28], rel=0.07)
 
 
-def test_the_objective_of_full_masks(objective, small_net):
-    """F = 2 f(I) - 2 f(blurred I): nothing removed, nothing inserted."""
+@pytest.mark.parametrize(
+    ("variant", "probability"),
+    [("ours", torch.sigmoid), ("khorram", lambda x: x.softmax(1))],
+)
+def test_the_objective_of_full_masks(
+    objective, small_net, variant, probability
+):
+    """F = 2 f(I) - 2 f(blurred I): nothing removed, nothing inserted.
+
+    Ours asks for the classifier's own probability.
+    """
+    small_net.multi_label = True
+    objective = replace(objective, variant=VARIANTS[variant])
     index = objective.classes[:, None]
     shown, hidden = (
-        small_net(x).softmax(1).gather(1, index)[:, 0]
+        probability(small_net(x)).gather(1, index)[:, 0]
         for x in (objective.images, objective.baselines)
     )
     found = objective(torch.ones(4, 2, 3, 3))
@@ -233,6 +246,8 @@ def test_each_score_sees_its_own_composite():
     """With an image of 1 over 0 the classifier reads the masks' values."""
 
     class Mean(nn.Module):
+        multi_label = False
+
         def forward(self, images):
             mean = images.mean((1, 2, 3))
             return torch.stack([mean.log(), (1 - mean).log()], 1)
@@ -413,3 +428,21 @@ def test_the_generator_draws_the_noise(small_net, objective):
 def test_options_that_mean_nothing_are_refused(small_net, options, says):
     with pytest.raises(ValueError, match=says):
         igos(small_net, torch.rand(1, 3, 8, 8), torch.ones(1, 3), **options)
+
+
+class Red(nn.Module):
+    """How red an image's middle is, and how blue: two far apart logits."""
+
+    def forward(self, x):
+        middle = x[:, :, 10:22, 10:22].mean((2, 3))
+        return 8 * (middle[:, [0, 2]] - 0.4)
+
+
+def test_two_classes_do_not_saturate_the_score():
+    """By their softmax nothing that is removed would be missed."""
+    images = torch.zeros(1, 3, 32, 32)
+    images[:, 0, 10:22, 10:22] = 0.9
+    targets = torch.tensor([[1.0, 0]])
+    mask = igos(Red(), images, targets, iterations=5, steps=4)[0, 0]
+    assert mask[12:20, 12:20].mean() > 0.9
+    assert mask[:4].mean() < 0.1
