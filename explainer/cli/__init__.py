@@ -40,7 +40,7 @@ app.command("reproduce")(reproduce_command)
 def main() -> None:
     """Run the command line; what a user can mend ends in one sentence."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A file's name may hold what the terminal's encoding lacks.
+        # The terminal's encoding may lack characters of a file's name.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
