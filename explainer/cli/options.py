@@ -122,7 +122,7 @@ FillName = Annotated[
 
 
 def fill_named(name: str | None, preset: Preset) -> str:
-    """Return the fill's name, by default the preset's; refuse unknown ones."""
+    """Return a fill's name, the preset's by default; refuse unknown names."""
     fill = name or preset.fill
     FILLS.check(fill)
     return fill

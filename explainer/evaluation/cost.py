@@ -57,7 +57,7 @@ def counted_passes(network: nn.Module) -> Iterator[Passes]:
 
 @dataclass(frozen=True)
 class Workload:
-    """A batch of images, ``size`` pixels wide and high, and classes per image."""
+    """A batch of images, their size in pixels, and the classes per image."""
 
     size: int
     classes: int

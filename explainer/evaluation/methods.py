@@ -142,7 +142,8 @@ PUBLIC_VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     ),
     "igos_khorram": ("igos", {"variant": "khorram"}),
 }
-"""Rows that run a method as its authors' public code does, for methods where ours departs from it: by name, the method and the option. A row has the budget of its method."""
+"""Rows that run a method as its authors' public code does, where ours departs
+from it: by name, the method and the option. A row has its method's budget."""
 
 ROWS: Registry[tuple[str, Mapping[str, Any]]] = Registry(
     "attribution method",
@@ -156,7 +157,8 @@ Options = Mapping[str, Mapping[str, Any]]
 BUDGETS: Registry[Options] = Registry(
     "budget",
     {
-        # Takes minutes; see book/results/rivals_budget_*.json for others.
+        # Takes minutes; rivals_budget_*.json in book/results shows what
+        # larger budgets gain.
         "reduced": {
             "rise": {"n_masks": 300},
             "extremal_perturbation": {"iterations": 50},

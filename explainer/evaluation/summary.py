@@ -169,7 +169,7 @@ def _per_class(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def _group(rows: Sequence[Row], right: bool) -> dict[str, Any]:
-    """Return means over the images predicted correctly, or over the others."""
+    """Return means over the images predicted correctly, or the others."""
     part = [row for row in rows if row["right"] is right]
     means = {k: _defined(row[k] for row in part) for k in MAIN}
     return {
