@@ -70,11 +70,12 @@ class Preset:
     training into consecutive parts, the fastest first; the weights of the
     last ``averaged`` stages are averaged. The masks' logits are multiplied by
     the factor in ``sharpen`` that gives the best masks on validation images.
-    Only this choice uses pixel labels. ``seeds`` are the Explainer's; if
-    there are several, the reproduction chooses one of the runs. ``half``
-    stores the weights as float16. ``rtis`` are the weights of RTIS's loss; a
-    reproduction searches for the weight of its area. ``fine_tuned_from``
-    names a preset whose shipped networks all trainings start from.
+    No other choice of a training uses pixel labels. ``seeds`` are the
+    Explainer's; if there are several, the reproduction chooses one of the
+    runs. ``half`` stores the weights in float16. ``rtis`` are the weights of
+    RTIS's loss; a reproduction searches for the weight of its area.
+    ``fine_tuned_from`` names a preset whose shipped networks all trainings
+    start from.
     """
 
     data: str

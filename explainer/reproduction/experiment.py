@@ -45,7 +45,7 @@ class Experiment:
     def load(
         self, split: str, most: int | None = None, download: bool = False
     ) -> LabelledImages:
-        """Return a split of the experiment's data, at most ``most`` images."""
+        """Return a split of the data, with at most ``most`` images."""
         data = self.preset.load(
             split, root=self.root, limit=self.limit, download=download
         )

@@ -29,13 +29,15 @@ TIE = 0.01
 """Differences of class scores up to this value count as a tie."""
 
 LEAST_OWN, MOST_OTHER = 0.8, 0.25
-"""A network separates the classes if each mask shows its own class with at least the first probability, and every other with at most the second."""
+"""A network separates the classes if each mask shows its own class with at
+least the first probability, and every other with at most the second."""
 
 AREA_WEIGHTS: Mapping[str, Sequence[float]] = {
     "scenes": (0.001, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
     "animals": (0.3, 1.0, 3.0, 10.0),
 }
-"""By experiment, the weights of RTIS's area to try. Stalder et al. tuned it from 0.001 to 1. Other experiments use the preset's."""
+"""By experiment, the weights of RTIS's area to try. Stalder et al. tuned it
+from 0.001 to 1. Other experiments use the preset's."""
 
 AREA_STEPS = 300
 """Steps of a training in that search."""
