@@ -61,7 +61,7 @@ def save_weights(
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return a checkpoint's tensors (float32) and its configuration.
 
-    Raises :class:`CheckpointError` where it is missing or damaged.
+    Raises :class:`CheckpointError` if it is missing or damaged.
     """
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}")

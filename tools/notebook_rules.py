@@ -96,7 +96,7 @@ def _code_rules(code: list[str], install_cell: str) -> list[str]:
 
 
 def _first_screen_rules(cells: list[dict]) -> list[str]:
-    """Return a sentence if long text precedes the first picture."""
+    """Return sentences on cells that should be folded or shown."""
     broken = []
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     for cell in code[1:]:

@@ -1,4 +1,4 @@
-"""``explainer reproduce``: an experiment from nothing, step by step."""
+"""``explainer reproduce``: an experiment from data to results, by steps."""
 
 from pathlib import Path
 from typing import Annotated

@@ -429,7 +429,7 @@ def write_masks(path: Path, masks: Mapping[str, Tensor]) -> None:
 def read_masks(path: Path) -> dict[str, Tensor]:
     """Return stored masks by variant: m and n, ``(K, 2, H, W)`` in [0, 1].
 
-    Raises :class:`DamagedFileError` where the file cannot be read as masks.
+    Raises :class:`DamagedFileError` if the file cannot be read as masks.
     """
     try:
         with np.load(path, allow_pickle=False) as file:

@@ -1,4 +1,4 @@
-"""Two tests that an explanation can fail.
+"""Two sanity checks of explanations.
 
 *Does it find a planted shortcut?* If a classifier is known to rely only on a
 marker, a correct explanation shows the marker and not the object.
@@ -32,7 +32,7 @@ from explainer.masks import target_mask
 from explainer.training import logits_and_labels
 
 Rows = dict[str, list[float]]
-"""One value per image, by the name of what is measured; see
+"""Values per image by the name of the measure; see
 :func:`explainer.evaluation.summary.estimate`."""
 
 

@@ -39,10 +39,10 @@ _ABOUT = {
 _COST = ("seconds", "memory_mb", "gpu_memory_mb")
 
 Column = dict[int, float]
-"""A metric by image index, without the images where it is undefined."""
+"""A metric by image index, without images where it is undefined."""
 
 Values = Sequence[float | None]
-"""One value per image, None or NaN where it is undefined."""
+"""One value per image, None or NaN if undefined."""
 
 
 # --- intervals -----------------------------------------------------------

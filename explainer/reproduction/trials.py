@@ -215,7 +215,7 @@ def sharpen(
 
 
 def has_parts(experiment: Experiment) -> bool:
-    """Return whether the network separates classes before training."""
+    """Return whether the network uses the classifier's class activation."""
     options = experiment.preset.explainer_options
     return bool(options.get("class_activation"))
 

@@ -99,7 +99,7 @@ def excludes_zero(difference: Mapping[str, Any]) -> bool:
 
 
 def difference_table(results: Results) -> Table:
-    """Return each method minus the Explainer, compared image by image.
+    """Return each method minus the Explainer, compared per image.
 
     The values are means with paired bootstrap 95% intervals. A star marks an
     interval that excludes zero.
@@ -118,7 +118,7 @@ def difference_table(results: Results) -> Table:
 
 
 def rank(results: Results, metric: str) -> tuple[int, int]:
-    """Return the Explainer's place, 1 for the best, and the number of places.
+    """Return the Explainer's place, 1 for the best, and the number ranked.
 
     The ranking uses paired differences, so that a rival is compared on the
     images of both. It includes the paper's methods that are in the results. A
@@ -257,8 +257,8 @@ def class_score_cells(
 ) -> Table:
     """Return one method's class scores in percent by source, a row per cell.
 
-    The rows are the K classes in the image and, for each, "none" and the K
-    classes of the mask. The paper's column is empty here.
+    There is a row for each class in the image and each mask, "none" or one of
+    the K classes. The paper's column has no values here.
     """
     found = [None, *(_class_scores(r, method) for r in (notebook, ours))]
     rows = {

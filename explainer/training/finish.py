@@ -51,7 +51,7 @@ def calibration(logits: Tensor, labels: Tensor) -> float:
 
 @torch.no_grad()
 def scale_logits(classifier: nn.Module, by: float) -> None:
-    """Multiply a classifier's logits, in place, by its last linear layer."""
+    """Scale a classifier's logits in place, through its last linear layer."""
     last = [m for m in classifier.modules() if isinstance(m, nn.Linear)][-1]
     for parameter in last.parameters():
         parameter.mul_(by)

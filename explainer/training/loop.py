@@ -1,14 +1,15 @@
 """The training loop: steps, validations, checkpoints, resuming.
 
-A run is a folder: ``config.json`` (what was asked), ``metrics.jsonl`` (one
-line per validation), ``model.safetensors`` (the weights that count),
-``last.pt`` (where to resume) and ``card.json`` (data, seed, versions,
-hardware, commit, scores, the weights' SHA-256; written when the run ends).
+A run is a folder: ``config.json`` (the configuration), ``metrics.jsonl`` (one
+line per validation), ``model.safetensors`` (the resulting weights),
+``last.pt`` (the state to resume from) and ``card.json`` (data, seed,
+versions, hardware, commit, scores, the weights' SHA-256; written when the run
+ends).
 
-Every random choice has a stream of its own (:mod:`explainer.streams`), a
-function of the seed, of the step and of an image's place in the batch. An
-interrupted and resumed run therefore takes the same steps as an uninterrupted
-one, and no random state is stored.
+Every random choice has its own stream (:mod:`explainer.streams`), a function
+of the seed, the step and the image's place in the batch. An interrupted and
+resumed run therefore takes the same steps as an uninterrupted one, and no
+random state is stored.
 """
 
 import io
@@ -50,7 +51,7 @@ BatchLoss = Callable[[nn.Module, Batch, Streams], Loss]
 Score = Callable[[nn.Module, torch.device], dict[str, float]]
 
 STATE = {"model", "optimizer", "scaler", "step", "best", "stale", "sums"}
-"""What ``last.pt`` holds."""
+"""The keys of ``last.pt``."""
 
 STATE_EVERY = 600.0
 """Seconds between two writes of the state to resume from."""
@@ -127,7 +128,7 @@ class ShuffledBatches(Sampler[list[int]]):
     """
 
     drop_last = True
-    """What Accelerate asks of a sampler that it shares among processes."""
+    """Accelerate requires this of a sampler shared among processes."""
 
     def __init__(
         self, n: int, batch_size: int, seed: int, start: int, stop: int
@@ -198,7 +199,7 @@ def parameter_groups(
     return [{"params": ps, "share": share} for share, ps in groups.items()]
 
 
-# --- what an interrupted run left ---------------------------------------
+# --- resuming an interrupted run ----------------------------------------
 
 
 def check_config(path: Path, config: dict[str, Any]) -> None:
@@ -219,7 +220,7 @@ def read_state(path: Path) -> dict[str, Any]:
     """Return the state to resume from, empty for a fresh run.
 
     ``path`` is the run's ``last.pt``. Raises
-    :class:`~explainer.checkpoints.CheckpointError` where it is damaged.
+    :class:`~explainer.checkpoints.CheckpointError` if it is damaged.
     """
     if not path.exists():
         return {}
@@ -277,7 +278,7 @@ def read_history(path: Path, up_to: int) -> History:
 
 
 def _accelerator(precision: str, device: str | None) -> Accelerator:
-    """Return Accelerate's view of this process.
+    """Return this process's Accelerator.
 
     The first run's device and precision apply to all later runs.
     """
