@@ -38,7 +38,7 @@ app.command("reproduce")(reproduce_command)
 
 
 def main() -> None:
-    """Run the command line; print a :class:`UserError` as one sentence."""
+    """Run the command line; print expected errors as one sentence."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         # The terminal's encoding may lack characters of a file's name.
         sys.stdout.reconfigure(errors="backslashreplace")
