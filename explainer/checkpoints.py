@@ -1,9 +1,8 @@
-"""Checkpoints: weights and the configuration of their network, in one file.
+"""Checkpoints: one file with weights and their network's configuration.
 
-The file is in the safetensors format. Its header carries the configuration
-that it was trained with: the kind (classifier or explainer), the
-architecture and its options, the classes and the image size. Nothing is
-ever unpickled.
+The file is in the safetensors format. Its header holds the configuration of
+the training: the kind (classifier or explainer), the architecture and its
+options, the classes and the image size. Nothing is ever unpickled.
 """
 
 import json
@@ -44,9 +43,8 @@ def save_weights(
 ) -> None:
     """Save a module's weights with its configuration in the header.
 
-    ``dtype`` (say float16) is that of the floating-point tensors in the
-    file; they are float32 again when loaded. Raises
-    :class:`~explainer.files.DiskError`.
+    Floating-point tensors are stored as ``dtype`` (for example float16). They
+    are loaded as float32. Raises :class:`~explainer.files.DiskError`.
     """
     state = {
         name: tensor.detach().to("cpu", copy=True).contiguous()
@@ -63,7 +61,7 @@ def save_weights(
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return a checkpoint's tensors (float32) and its configuration.
 
-    Raises :class:`CheckpointError` where it is missing or damaged.
+    Raises :class:`CheckpointError` if it is missing or damaged.
     """
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}")
@@ -86,7 +84,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 MISFITS = (KeyError, TypeError, ValueError, AttributeError, RuntimeError)
-"""What building a network may raise where the header is not its own."""
+"""What building a network may raise if the header does not describe one."""
 
 
 def _rebuild(
@@ -115,7 +113,7 @@ def _expect(config: dict[str, Any], kind: str, path: Path) -> None:
 
 
 def _in_package(name: str) -> Path:
-    """Return where a checkpoint of the package would be, by its name."""
+    """Return the path that a shipped checkpoint of this name would have."""
     folder = Path(str(resources.files("explainer") / "weights"))
     return folder / f"{name}.safetensors"
 
@@ -140,8 +138,8 @@ def shipped(name: str) -> Path:
     """Return the path of a checkpoint that comes with the package.
 
     ``name`` is the stem, like "scenes_classifier". Raises
-    :class:`CheckpointError` where there is none, and where its SHA-256 is
-    not the one on its card, the JSON file beside it.
+    :class:`CheckpointError` if there is none, or if its SHA-256 differs from
+    the one on its card, the JSON file beside it.
     """
     path = _in_package(name)
     card = path.with_suffix(".json")
@@ -163,7 +161,7 @@ def shipped(name: str) -> Path:
 def _in_run(folder: Path) -> Path | None:
     """Return the path of a run's checkpoint, or None if there is none.
 
-    Raises :class:`CheckpointError` where its SHA-256 is not the one on the
+    Raises :class:`CheckpointError` if its SHA-256 differs from the one on the
     card, which was written when the run ended.
     """
     path, card = folder / "model.safetensors", folder / "card.json"
@@ -180,12 +178,12 @@ def _in_run(folder: Path) -> Path | None:
 
 
 def _locate(where: Path | str, kind: str) -> Path:
-    """Return the path of a checkpoint, by name, run's folder or file."""
+    """Return a checkpoint's path, given a name, a run's folder or a file."""
     path = Path(where)
     in_run = _in_run(path)
     if in_run is not None:
         return in_run
-    # A folder of pictures may well be named "animals".
+    # A folder of pictures may be named "animals" too.
     if path.is_file() or path.suffix == ".safetensors":
         return path
     name = f"{where}_{kind}"
@@ -199,10 +197,10 @@ def _locate(where: Path | str, kind: str) -> Path:
 def load_classifier(where: Path | str) -> Frozen:
     """Return a classifier, frozen, with its ``config`` and its ``sha256``.
 
-    ``where`` is a run's folder, a checkpoint file, or a name: of a shipped
-    pair ("scenes"), or of a preset that has none ("voc2007-vgg16") and was
-    trained in ``runs/voc2007-vgg16_classifier``. Raises
-    :class:`CheckpointError`.
+    ``where`` is a run's folder, a checkpoint file, the name of a shipped pair
+    ("scenes"), or the name of a preset without shipped weights
+    ("voc2007-vgg16") that was trained in ``runs/voc2007-vgg16_classifier``.
+    Raises :class:`CheckpointError`.
     """
     path = _locate(where, "classifier")
     state, config = read_weights(path)
@@ -231,8 +229,8 @@ def load_explainer(
 
     ``where`` is as in :func:`load_classifier`; the ``kind`` "rtis" looks for
     the network that was trained with the loss of RTIS. Raises
-    :class:`CheckpointError`, also where the checkpoint is for other classes
-    than ``classes``.
+    :class:`CheckpointError`, also if the checkpoint's classes are not
+    ``classes``.
     """
     path = _locate(where, kind)
     state, config = read_weights(path)
@@ -265,7 +263,7 @@ class Pair:
     """A classifier and the Explainer that was trained for it.
 
     ``size`` is the height and width in pixels at which both were trained.
-    Both compute in eval mode, and are left in the mode they were in.
+    Both are evaluated in eval mode. Their own mode is restored afterwards.
     """
 
     classifier: Frozen
@@ -313,9 +311,9 @@ def load(
 ) -> Pair:
     """Return a classifier with its Explainer.
 
-    They are the shipped pair ``name``, unless checkpoints of one's own are
-    given, each as in :func:`load_classifier`. Raises
-    :class:`CheckpointError`, also where the two are for different classes.
+    By default these are the shipped pair ``name``. Other checkpoints are
+    given as in :func:`load_classifier`. Raises :class:`CheckpointError`, also
+    if the two have different classes.
     """
     explanandum = load_classifier(classifier or name)
     network = load_explainer(explainer or name, explanandum.classes)

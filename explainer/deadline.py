@@ -1,8 +1,8 @@
 """A limit on the time that a command may take.
 
-For a machine that one has for an hour, and for notebooks whose session ends.
-Long work calls :func:`check_time` wherever it can stop without losing
-anything; nothing is interrupted in between.
+For machines and notebook sessions that are available for a limited time. Long
+work calls :func:`check_time` where it can stop without losing anything. It is
+not interrupted elsewhere.
 """
 
 import time
@@ -14,12 +14,12 @@ _END: ContextVar[float | None] = ContextVar("end", default=None)
 
 
 class OutOfTime(Exception):
-    """The time is over; what was done is on disk and will be resumed."""
+    """The time limit has passed; finished work is on disk and is resumed."""
 
 
 @contextmanager
 def time_limit(minutes: float | None) -> Iterator[None]:
-    """Let the work of the block take so many minutes; None for no limit."""
+    """Limit the block to this many minutes; None sets no limit."""
     end = None if minutes is None else time.monotonic() + 60 * minutes
     token = _END.set(end)
     try:
@@ -29,7 +29,7 @@ def time_limit(minutes: float | None) -> Iterator[None]:
 
 
 def check_time() -> None:
-    """Raise :class:`OutOfTime` where the time limit has passed."""
+    """Raise :class:`OutOfTime` if the time limit has passed."""
     end = _END.get()
     if end is not None and time.monotonic() >= end:
         raise OutOfTime

@@ -1,4 +1,4 @@
-"""The errors that a user can mend, and the names that are looked up."""
+"""Errors that a user can correct, and registries of names."""
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -7,20 +7,20 @@ from typing import TypeVar
 Value = TypeVar("Value")
 
 MANY = 30
-"""More names than this are not listed in a sentence."""
+"""The most names that an error message lists."""
 
 
 class UserError(Exception):
-    """Something asked for cannot be done; the message says what to do.
+    """A request that cannot be met; the message says what to do.
 
     The command line prints it as one sentence, without a traceback.
     """
 
 
 class UnknownNameError(UserError, ValueError):
-    """A name that no registry knows; the message lists the known ones.
+    """A name that is not in a registry; the message lists the known names.
 
-    Of more than :data:`MANY` it lists those most like the name.
+    If there are more than :data:`MANY`, it lists the most similar ones.
     """
 
     def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
@@ -33,10 +33,10 @@ class UnknownNameError(UserError, ValueError):
 
 
 class Registry(dict[str, Value]):
-    """Values by name, ``what`` each of them is; prints a line per name.
+    """Values by name; ``what`` says what they are. Prints a line per name.
 
-    A missing name raises :class:`UnknownNameError`, which lists the known
-    ones. The line is the first of the value's docstring.
+    The line is the first line of the value's docstring. A missing name raises
+    :class:`UnknownNameError`.
     """
 
     def __init__(self, what: str, values: Mapping[str, Value]) -> None:

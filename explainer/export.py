@@ -1,7 +1,7 @@
 """A classifier and its Explainer as one ONNX file, for other programs.
 
-ONNX is a format that runtimes in many languages read, a browser's among
-them: the book's page *Try it* runs files that were written here.
+Runtimes in many languages read ONNX. The book's page *Try it* runs these
+files in a browser.
 """
 
 import json
@@ -25,7 +25,7 @@ OUTPUTS = ("probabilities", "masks")
 
 
 class _Both(nn.Module):
-    """A pair as one network."""
+    """A classifier and its Explainer as one network."""
 
     def __init__(self, pair: Pair) -> None:
         super().__init__()
@@ -41,15 +41,15 @@ class _Both(nn.Module):
 def to_onnx(pair: Pair) -> bytes:
     """Return a pair as the content of an ONNX file.
 
-    Its input ``image`` is ``(1, 3, H, W)`` in [0, 1] at the size that the
-    pair was trained at; a runtime answers with ``probabilities`` ``(1, C)``
-    and ``masks`` ``(1, C, H, W)`` of all classes, those that the classifier
-    did not find among them. The file's metadata hold ``classes``, ``size``
+    The input ``image`` is ``(1, 3, H, W)`` in [0, 1], at the size of the
+    pair's training. The outputs are ``probabilities`` ``(1, C)`` and
+    ``masks`` ``(1, C, H, W)`` of all classes, also of those that the
+    classifier did not find. The file's metadata hold ``classes``, ``size``
     and ``fill``, the colour of hidden pixels, as JSON.
 
-    Weights are stored as float16, half the size, and computed with as
-    float32. Raises :class:`~explainer.errors.UserError` where the packages
-    of the extra ``export`` are missing.
+    Weights are stored as float16 to halve the size; the computation is in
+    float32. Raises :class:`~explainer.errors.UserError` if the packages of
+    the extra ``export`` are missing.
     """
     try:
         import onnx
@@ -64,7 +64,7 @@ def to_onnx(pair: Pair) -> bytes:
         (1, 3, pair.size, pair.size), device=pair.classifier.mean.device
     )
     with warnings.catch_warnings():
-        # Of what the exporter itself calls and will have to change.
+        # Deprecation warnings about the exporter's own calls.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)
         program = torch.onnx.export(
@@ -94,8 +94,8 @@ def to_onnx(pair: Pair) -> bytes:
 def _halve(graph: "onnx.GraphProto", weights: Container[str]) -> None:
     """Store kernels and matrices among ``weights`` as float16.
 
-    A cast turns each into what the graph computes with; runtimes do that
-    once, when they load the file.
+    A cast turns each into float32. Runtimes do this once, when they load the
+    file.
     """
     from onnx import TensorProto, helper, numpy_helper
 

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and where generated ones are kept."""
+"""Atomic writes, results files, hashes and the cache folder."""
 
 import hashlib
 import json
@@ -22,14 +22,14 @@ class DiskError(UserError, OSError):
 
 
 class DamagedFileError(UserError, ValueError):
-    """A file that cannot be read as what it should be; it is named."""
+    """A file with invalid content; the message names it."""
 
 
 def cache_folder() -> Path:
     """Return the folder for generated files.
 
-    That is ``EXPLAINER_CACHE`` where it is set, else a folder in the cache
-    folder of the system.
+    It is ``EXPLAINER_CACHE`` if that is set, else a folder in the system's
+    cache folder.
     """
     return Path(
         os.environ.get("EXPLAINER_CACHE") or pooch.os_cache("explainer")
@@ -37,7 +37,7 @@ def cache_folder() -> Path:
 
 
 def results_file(name: str) -> Path:
-    """Return the path of a results file of the book, given its name.
+    """Return the path of one of the book's results files by name.
 
     The repository keeps them in ``book/results``; an installed package has
     the same files in ``explainer/results``.
@@ -49,11 +49,10 @@ def results_file(name: str) -> Path:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, also if killed or without power.
+    """Write a file completely or not at all, even if interrupted.
 
-    Raises :class:`DiskError` where the disk refuses; what was there before
-    is left as it was. A killed process may leave a file ``NAME.PID.tmp``
-    behind, which nobody reads.
+    Raises :class:`DiskError` if writing fails; an existing file is then
+    unchanged. A killed process may leave an unused file ``NAME.PID.tmp``.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +77,7 @@ def write_json(path: Path, content: object) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object that a JSON file holds.
 
-    Raises :class:`DamagedFileError` where it holds none.
+    Raises :class:`DamagedFileError` if it holds none.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

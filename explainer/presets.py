@@ -1,9 +1,9 @@
-"""Hyper-parameters by dataset and classifier, one dataclass.
+"""Presets: all hyper-parameters of an experiment in one dataclass.
 
 The four paper configurations hold the values of the authors' configuration
-files; ``scenes`` is the built-in experiment, ``animals`` the one on
-photographs that a laptop can train, and ``shortcut`` the scenes' networks
-led astray by a marker.
+files. ``scenes`` is the built-in experiment. ``animals`` uses photographs and
+can be trained on a laptop. ``shortcut`` fine-tunes the scenes' networks on
+images with a planted marker.
 """
 
 import json
@@ -50,7 +50,7 @@ from explainer.training.finish import (
 class Stage:
     """A part of an Explainer's training at one magnification.
 
-    ``scale`` takes the place of the network's, ``steps`` of the training's.
+    ``scale`` replaces the network's, ``steps`` the training's.
     """
 
     scale: float
@@ -59,22 +59,21 @@ class Stage:
 
 @dataclass(frozen=True)
 class Preset:
-    """One experiment: data, networks, losses, both trainings and their end.
+    """One experiment: data, networks, losses and both trainings.
 
     ``classes`` None means all of the dataset's. ``encoder_from_classifier``
-    starts the Explainer's encoder from the classifier's features (the
-    paper starts from an ImageNet backbone: the built-in data has none).
-    ``plain_training`` is a first phase of the classifier's training without
-    ``masked_inputs``: shapes are learned sooner while they are whole.
-    ``calibrate`` then scales its logits to fit the validation labels.
-    ``stages`` splits the Explainer's training into parts that start from
-    one another, the cheap ones first; the weights of the last ``averaged``
-    are averaged. Of the factors in ``sharpen`` the masks' logits get the one
-    with the best masks on validation images; it is the one choice of a
-    training that looks at pixel labels. ``seeds`` are the Explainer's:
-    where there are several, the reproduction chooses among the runs.
-    ``half`` stores float16, half the bytes. ``rtis`` are the weights of the
-    rival's loss; that of its area a reproduction searches for.
+    starts the Explainer's encoder from the classifier's features, a departure
+    from the paper, which starts from an ImageNet backbone. ``plain_training``
+    is a first phase of the classifier's training without ``masked_inputs``,
+    since whole shapes are learned faster. ``calibrate`` then scales its
+    logits to fit the validation labels. ``stages`` splits the Explainer's
+    training into consecutive parts, the fastest first; the weights of the
+    last ``averaged`` stages are averaged. The masks' logits are multiplied by
+    the factor in ``sharpen`` that gives the best masks on validation images.
+    No other choice of a training uses pixel labels. ``seeds`` are the
+    Explainer's; if there are several, the reproduction chooses one of the
+    runs. ``half`` stores the weights in float16. ``rtis`` are the weights of
+    RTIS's loss; a reproduction searches for the weight of its area.
     ``fine_tuned_from`` names a preset whose shipped networks all trainings
     start from.
     """
@@ -102,7 +101,7 @@ class Preset:
     fine_tuned_from: str | None = None
 
     def objective(self, loss: str) -> dict[str, Any]:
-        """Return what ``fit_explainer`` needs for "explainer" or "rtis"."""
+        """Return ``fit_explainer``'s loss for "explainer" or "rtis"."""
         if loss == "rtis":
             return {"weights": self.rtis, "loss": rtis_loss}
         return {"weights": self.weights, "fill": self.fill}
@@ -139,12 +138,13 @@ class Preset:
     ) -> Path:
         """Train the classifier; return its folder.
 
-        ``folder`` holds a run per phase and the weights that came out of
-        the last one; interrupted, the same call resumes. ``initial_weights``
-        are "imagenet", "random" or a file's, by default the architecture's
-        own; ``notes`` go to the configuration. Raises
-        :class:`~explainer.classifiers.WeightsError` where they cannot be
-        had, and as :func:`~explainer.training.fit_classifier`.
+        ``folder`` holds a run per phase and the final weights. After an
+        interruption the same call resumes. ``initial_weights`` are
+        "imagenet", "random" or a file, by default the architecture's own;
+        ``notes`` are added to the configuration. Raises
+        :class:`~explainer.classifiers.WeightsError` if the weights are not
+        available, and the errors of
+        :func:`~explainer.training.fit_classifier`.
         """
         initial: Initial = initial_weights or (
             "random" if self.classifier == "small_cnn" else "imagenet"
@@ -211,9 +211,9 @@ class Preset:
         """Train the Explainer of a classifier; return its folder.
 
         As :meth:`train_classifier`, with a run per stage. ``loss`` is
-        "explainer" or the rival's, "rtis"; ``seed`` takes the place of the
-        preset's; ``initial_weights="random"`` leaves out the ImageNet
-        weights of a backbone that would have to be downloaded. Raises as
+        "explainer" or "rtis"; ``seed`` replaces the preset's;
+        ``initial_weights="random"`` avoids the download of a backbone's
+        ImageNet weights. Raises the errors of
         :func:`~explainer.training.fit_explainer`.
         """
         training = self.explainer_training
@@ -305,10 +305,10 @@ class Preset:
         ending: Mapping[str, Any],
         changed: Mapping[str, Any],
     ) -> Path:
-        """Write the weights that came out, their configuration and card.
+        """Write the final weights, their configuration and card.
 
-        ``ending`` says what happened after the last step, ``changed`` what
-        of the last run's configuration does not hold any more.
+        ``ending`` describes what was done after the last step. ``changed``
+        replaces entries of the last run's configuration.
         """
         config = read_json(runs[-1].folder / "config.json") | dict(changed)
         weights = folder / "model.safetensors"
@@ -352,7 +352,7 @@ def _paper(
     patience: int,
     weights: LossWeights,
 ) -> Preset:
-    """Build a paper configuration: what all four share stands here once."""
+    """Return one of the paper's configurations, with their shared values."""
     return Preset(
         data=data,
         size=224,
@@ -409,7 +409,7 @@ PRESETS: Registry[Preset] = Registry(
             explainer_options={"sharpness": 2.0},
             encoder_from_classifier=True,
             sharpen=(1.0, 2.0, 4.0, 8.0),
-            # Some runs confuse a triangle with a square.
+            # Runs may confuse classes, so one of several is chosen.
             seeds=(42, 43, 44),
             explainer_training=TrainingConfig(
                 steps=3_600,
@@ -420,9 +420,9 @@ PRESETS: Registry[Preset] = Registry(
                 eval_every=500,
                 flip=True,
             ),
-            # Smaller images than the paper's have more edge per area, hence
-            # less smoothness. Their objects are smaller, hence b. With the
-            # paper's weight of the area masks stay larger than the objects.
+            # Smaller images than the paper's have more edge per area, hence a
+            # smaller weight of the smoothness. Their objects are smaller,
+            # hence b. A larger weight of the area fits masks to objects.
             weights=LossWeights(
                 entropy=2,
                 bound=1,
@@ -435,13 +435,12 @@ PRESETS: Registry[Preset] = Registry(
         "animals": Preset(
             data="voc2007",
             classes=ANIMALS,
-            # The paper's size. At 160 pixels the classifier's mean average
-            # precision is 0.03 lower (validation), and outlines are lost.
+            # The paper's size; smaller images lose outlines.
             size=224,
             classifier="efficientnet_lite0",
-            # Features that learn too win 0.02 of mAP, but then the classifier
-            # knows its training photographs by heart: it recognises them by a
-            # corner, and masks that must leave it undecided swell.
+            # Only the last layer learns. Trained features would memorise the
+            # photographs and recognise them by a corner. The entropy term
+            # then makes masks too large.
             classifier_training=TrainingConfig(
                 steps=500,
                 batch_size=32,
@@ -455,8 +454,8 @@ PRESETS: Registry[Preset] = Registry(
             ),
             calibrate=True,
             explainer="light",
-            # What tells outlines: the encoder sees the image magnified, and
-            # similar cells share their logits. Cheap steps come first.
+            # For sharper outlines the encoder sees the image magnified, and
+            # similar cells share their logits.
             explainer_options={
                 "sharpness": 3.0,
                 "initial_bias": -1.5,
@@ -485,11 +484,9 @@ PRESETS: Registry[Preset] = Registry(
                 flip=True,
             ),
             fill="noise",
-            # The paper's weights gave masks twice as large as the animals:
-            # more weight on the area. An encoder that learns at the
-            # decoder's rate forgets within 200 steps which class is which,
-            # and masks of absent classes grow as large as those of present
-            # ones. One that learns nothing leaves the masks without edges.
+            # A larger weight of the area than the paper's fits masks to the
+            # animals. ``encoder_rate`` is small so that the encoder keeps the
+            # classes apart, and not zero so that masks learn edges.
             weights=LossWeights(
                 entropy=4,
                 bound=0.8,
@@ -574,7 +571,7 @@ PRESETS["shortcut"] = replace(
         eval_every=100,
         flip=True,
     ),
-    # Fewer masked images: where a mask hides the marker, its label stays.
+    # Fewer masked images: the label stays even if a mask hides the marker.
     masked_inputs=MaskedInputs(masked=0.3, blank=0.05, smoothing=0.02),
     explainer_training=TrainingConfig(
         steps=500,
@@ -585,7 +582,7 @@ PRESETS["shortcut"] = replace(
         eval_every=100,
         flip=True,
     ),
-    # What a classifier looks at may be far smaller than an object.
+    # The marker is far smaller than an object, hence a.
     weights=replace(PRESETS["scenes"].weights, a=0.02),
     seeds=(42,),
 )

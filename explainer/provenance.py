@@ -1,8 +1,7 @@
-"""Cards: with what a result was made.
+"""Cards: the record of how a result was made.
 
 Versions, hardware, commit, command, date and peak memory. Every checkpoint
-and every results file carries a card. It names nothing private: no host, no
-user, no path.
+and every results file has a card. It contains no host, user or path.
 """
 
 import hashlib
@@ -36,7 +35,7 @@ def _version(distribution: str) -> str:
 
 
 def _ask(*command: str) -> str:
-    """Return what a command prints in the package's folder, or ""."""
+    """Return a command's output in the package's folder, or ""."""
     try:
         done = subprocess.run(
             command,
@@ -76,11 +75,11 @@ def available_cores() -> int:
 def commit() -> str:
     """Return the commit of the package's repository, or "unknown".
 
-    "-dirty" follows if a tracked file was changed since. It is unknown
-    where the package does not lie in a repository of its own, for instance
-    when installed from a wheel.
+    "-dirty" is appended if a tracked file has changed. The commit is unknown
+    if the package is not in a repository of its own, for example when it is
+    installed from a wheel.
     """
-    # A virtual environment may lie inside of someone else's repository.
+    # A virtual environment may be inside another project's repository.
     if not _ask("git", "ls-files", "--error-unmatch", Path(__file__).name):
         return "unknown"
     head = _ask("git", "rev-parse", "HEAD")
@@ -91,7 +90,7 @@ def commit() -> str:
 
 
 def environment() -> dict[str, object]:
-    """Return what every card says, whatever the experiment.
+    """Return the entries that every card has.
 
     Keys: ``python``, ``torch``, ``torchvision``, ``explainer`` (versions),
     ``platform``, ``cpu``, ``cores``, ``threads`` (PyTorch's), ``gpu`` (None
@@ -115,9 +114,9 @@ def environment() -> dict[str, object]:
 
 
 def command_line() -> str:
-    """Return the command that is running, its paths without folders.
+    """Return the running command, with paths reduced to file names.
 
-    Of each absolute path, also behind ``--option=``, the name alone is left.
+    This applies to absolute paths, also after ``--option=``.
     """
 
     def bare(argument: str) -> str:
@@ -140,11 +139,11 @@ def weights_hash(tensors: Mapping[str, Tensor]) -> str:
 
 
 def describe(value: object) -> Any:
-    """Return an option as a value of JSON, for a card.
+    """Return an option as a JSON value, for a card.
 
     A network is named by its type and the hash of its weights, a tensor by
     its hash, a function by its name, a dataclass by its fields. Raises
-    TypeError for what has no lasting name.
+    TypeError for other objects without a reproducible name.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -174,20 +173,20 @@ def describe(value: object) -> Any:
 
 
 def reset_peak_memory() -> None:
-    """Start a new measurement for :func:`peak_memory_mb`."""
+    """Reset the peak that :func:`peak_memory_mb` returns."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    # Not Linux: the peak stays that of the process since its start.
+    # Not Linux: the peak is that since the process's start.
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory_mb() -> dict[str, float]:
-    """Return the most memory held since the reset, in MB (10^6 bytes).
+    """Return the peak memory since the reset, in MB (10^6 bytes).
 
-    ``memory_mb`` is that of the whole process, PyTorch included (since the
-    process's start where the system cannot reset it); ``gpu_memory_mb``,
-    with a GPU, what PyTorch's tensors took there.
+    ``memory_mb`` is that of the whole process (since its start if the system
+    cannot reset the peak). With a GPU, ``gpu_memory_mb`` is that of PyTorch's
+    tensors there.
     """
     peak = {}
     try:

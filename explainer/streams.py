@@ -1,8 +1,8 @@
-"""Random streams by name, each independent of all others.
+"""Independent random streams by name.
 
-A mirror, a cover and a dropout mask of the same training step must not
-follow from the same numbers. Each purpose has a stream of its own, named by
-a word; each step or image has a stream of its own, named by a number.
+Different random choices of a training step, such as mirroring and dropout,
+must not use the same numbers. Each purpose has its own stream, named by a
+word, for each step or image, named by a number.
 """
 
 import hashlib
@@ -36,8 +36,8 @@ def per_image(
 ) -> list[torch.Generator]:
     """Return the generators of images, by their index in the dataset.
 
-    What is drawn for an image then depends on ``seed`` and its index, not
-    on the images beside it.
+    The draws for an image then depend on ``seed`` and its index, not on the
+    batch.
     """
     return [generator(seed, index, *path) for index in indices]
 
@@ -47,9 +47,9 @@ def normal(
 ) -> Tensor:
     """Return standard normal draws for each image, ``(B, *shape)``.
 
-    As many, and of the type and on the device, as the images ``like``
-    ``(B, ...)``; drawn where the generator is. With one generator for all,
-    the images draw from it in turn.
+    B, type and device are those of the images ``like`` ``(B, ...)``. Numbers
+    are drawn on the generator's device. With one generator for all images,
+    they draw from it in turn.
     """
     return _draw(torch.randn, like, shape, generators)
 
@@ -57,7 +57,7 @@ def normal(
 def uniform(
     like: Tensor, shape: Sequence[int], generators: Generators
 ) -> Tensor:
-    """Return draws from [0, 1) for each image; see :func:`normal`."""
+    """Return uniform draws from [0, 1) per image; see :func:`normal`."""
     return _draw(torch.rand, like, shape, generators)
 
 

@@ -1,9 +1,9 @@
-"""Write what the page *Try it* needs and the repository does not hold.
+"""Write the files of the page *Try it* that are not in the repository.
 
-Run from anywhere, before the book is built:
-``python tools/build_try_it.py``. ONNX Runtime for browsers comes from npm
-(MIT licence; its hash stands below); the shipped pairs become ONNX files; two
-free photographs and some scenes with their truth are drawn.
+Run from anywhere, before the book is built: ``python tools/build_try_it.py``.
+ONNX Runtime for browsers comes from npm (MIT licence; its hash stands below);
+the shipped pairs become ONNX files; two free photographs and some scenes with
+their true masks are written.
 """
 
 import sys
@@ -59,7 +59,7 @@ def write_program(folder: Path, archive: Archive) -> int:
 
 
 def write_pair(folder: Path, name: str) -> dict[str, Any]:
-    """Write a pair's ONNX file; return what the page must know of it."""
+    """Write a pair's ONNX file; return its description for the page."""
     pair = load(name)
     content = to_onnx(pair)
     (folder / f"{name}.onnx").write_bytes(content)
@@ -73,9 +73,9 @@ def write_pair(folder: Path, name: str) -> dict[str, Any]:
 
 
 def write_scenes(folder: Path, n: int = N_SCENES) -> dict[str, Any]:
-    """Draw the first scenes of the test split, each beside its truth.
+    """Draw the first test scenes, each beside its true mask.
 
-    The truth is 0 where nothing is and c + 1 where class c is.
+    The true mask is 0 for the background and c + 1 for class c.
     """
     scenes = Scenes("test")
     rows = []
@@ -90,7 +90,7 @@ def write_scenes(folder: Path, n: int = N_SCENES) -> dict[str, Any]:
 
 
 def main(folder: Path = BUILT, runtime: Archive = RUNTIME) -> None:
-    """Write all of it; ``try_it.json`` last, which tells that it is there."""
+    """Write all files; ``try_it.json`` last, as a sign of completion."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "try_it.json").unlink(missing_ok=True)
     for name, (_, photograph) in PHOTOGRAPHS.items():

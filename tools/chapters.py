@@ -8,21 +8,21 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def pages(root: Path = ROOT) -> list[Path]:
-    """Every page of ``_toc.yml`` in reading order, as a path.
+    """Return every page of ``_toc.yml`` as a path, in reading order.
 
-    Raises FileNotFoundError, naming the page, if there is none.
+    Raises FileNotFoundError if a page is missing; the message names it.
     """
     toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
     return [_page(root, name) for name in _names(toc)]
 
 
 def chapters(root: Path = ROOT) -> list[Path]:
-    """The pages that are notebooks."""
+    """Return the pages that are notebooks."""
     return [page for page in pages(root) if page.suffix == ".ipynb"]
 
 
 def _names(entry: dict) -> list[str]:
-    """Names under an entry of the table of contents, its own first."""
+    """Return the names under an entry of the contents, its own first."""
     own = [entry[key] for key in ("root", "file") if key in entry]
     below = [
         name

@@ -3,7 +3,7 @@
 Run from anywhere: ``python tools/draw_photographs.py``. The photographs are
 the cat and the astronaut of scikit-image, which are free (CC0 and public
 domain); the masks are those of the weights that come with the package. VOC's
-and COCO's photographs are not ours to publish.
+and COCO's photographs may not be published here.
 """
 
 from pathlib import Path
@@ -19,10 +19,10 @@ WIDTH, HEIGHT, GAP = 450, 300, 6
 
 
 def main(path: Path = PICTURE) -> None:
-    """Draw a row per photograph: as it is, Explainer's mask, Grad-CAM."""
+    """Draw a row per photograph: the image, E's mask, Grad-CAM."""
     photos = [
         Image.fromarray(data.chelsea()),
-        Image.fromarray(data.astronaut()[:341]),  # to the cat's proportions
+        Image.fromarray(data.astronaut()[:341]),  # the cat's aspect ratio
     ]
     masks = explainer.explain(photos)
     heat = explainer.explain(photos, method="grad_cam")

@@ -1,8 +1,8 @@
 """Execute a chapter into the cache from which Jupyter Book takes its page.
 
-``python tools/execute_chapter.py book/01_black_box.ipynb``, as ``make book``
-does for several chapters at a time; Jupyter Book by itself would execute one
-after the other. A chapter that the cache has is not executed again.
+``make book`` runs ``python tools/execute_chapter.py book/01_black_box.ipynb``
+for several chapters in parallel, which Jupyter Book itself cannot. A chapter
+that is in the cache is not executed again.
 """
 
 import sys
@@ -25,13 +25,13 @@ CACHE = ROOT / "_build" / ".jupyter_cache"  # Jupyter Book's own place
 def execute(chapter: Path, folder: Path = CACHE) -> float | None:
     """Return the seconds that a chapter took; None if the cache has it.
 
-    ``folder`` is the cache's. Raises nbclient's error where a cell fails,
-    or takes longer than ``_config.yml`` lets it.
+    ``folder`` is the cache's. Raises nbclient's error if a cell fails or
+    exceeds the time limit in ``_config.yml``.
     """
     settings = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
     notebook = nbformat.read(chapter, as_version=4)
     folder.mkdir(parents=True, exist_ok=True)
-    # Two processes that make its database at once would fail.
+    # Two processes that create its database at once would fail.
     lock = FileLock(folder / ".lock")
     cache = get_cache(str(folder))
     with lock, suppress(KeyError):

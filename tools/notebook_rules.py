@@ -1,8 +1,7 @@
-"""What every chapter keeps to, so that all of them read and run alike.
+"""Rules that make all chapters similar to read and to run.
 
-:func:`broken_rules` returns a sentence for each rule that a notebook
-breaks; ``tests/book`` applies it to every chapter and CONTRIBUTING.md
-lists the rules for people.
+:func:`broken_rules` returns a sentence for each broken rule. ``tests/book``
+applies it to every chapter, and CONTRIBUTING.md lists the rules.
 """
 
 import json
@@ -11,9 +10,9 @@ from itertools import pairwise
 
 
 def broken_rules(text: str, install_cell: str) -> list[str]:
-    """Sentences on what is wrong with the notebook file ``text``.
+    """Return a sentence for each rule that the notebook ``text`` breaks.
 
-    ``install_cell`` is what the first code cell has to be.
+    ``install_cell`` is the required first code cell.
     """
     notebook = json.loads(text)
     cells = notebook["cells"]
@@ -97,7 +96,7 @@ def _code_rules(code: list[str], install_cell: str) -> list[str]:
 
 
 def _first_screen_rules(cells: list[dict]) -> list[str]:
-    """Nothing long stands between the question and the first picture."""
+    """Return sentences on cells that should be folded or shown."""
     broken = []
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     for cell in code[1:]:

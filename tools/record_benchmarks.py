@@ -1,13 +1,12 @@
-"""Run the benchmarks and keep the ratios that they measure.
+"""Run the benchmarks and store the ratios that they measure.
 
     python tools/record_benchmarks.py [BENCHMARKS]
 
-Runs the tests in BENCHMARKS (``tests/benchmarks`` unless told otherwise) once
-and writes to ``book/results/benchmarks.json`` what they put into
-``extra_info``, by the test's name. Ratios, for they are what another machine
-can be expected to find too: loss and masks beside the bare networks, each
-method beside a forward pass, loading beside classifying, the import of the
-package beyond torch's own.
+Runs the tests in BENCHMARKS (by default ``tests/benchmarks``) once and writes
+their ``extra_info`` to ``book/results/benchmarks.json``, by the test's name.
+Ratios depend less on the machine than times: loss and masks relative to the
+networks alone, each method relative to a forward pass, loading relative to
+classifying, the import of the package relative to torch's.
 """
 
 import argparse
@@ -30,7 +29,7 @@ RESULTS = ROOT / "book" / "results"
 
 
 def ratios(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the tests measured, out of pytest-benchmark's report.
+    """Return the tests' measured ratios from pytest-benchmark's report.
 
     >>> ratios({"benchmarks": [{"name": "a", "extra_info": {"ratio": 2}}]})
     {'a': {'ratio': 2}}
@@ -45,7 +44,7 @@ def ratios(report: Mapping[str, Any]) -> dict[str, Any]:
 def run(benchmarks: Path) -> dict[str, Any]:
     """Run the benchmarks; return pytest-benchmark's report.
 
-    Raises :class:`UserError` where one fails.
+    Raises :class:`UserError` if one fails.
     """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
@@ -59,7 +58,7 @@ def run(benchmarks: Path) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> Path:
-    """Run and write; return the file."""
+    """Run the benchmarks and write the ratios; return the file's path."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

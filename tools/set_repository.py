@@ -1,11 +1,10 @@
 """Point every link of this project at its repository on GitHub.
 
-``make set-repository URL=https://github.com/you/repo`` runs this. The URL
-stands in ``pyproject.toml``; the book's configuration, the chapters'
-install cells, the Colab links, the badge, the lines that clone and the
-citation follow from it, and so does the version that the install cells ask
-for. Only the standard library is needed, so it runs before anything is
-installed.
+``make set-repository URL=https://github.com/you/repo`` runs this. The URL and
+the version are those of ``pyproject.toml``. They are written to the book's
+configuration, the chapters' install cells, the Colab links, the badge, the
+lines that clone, and the citation. Only the standard library is needed, so it
+runs before anything is installed.
 """
 
 import re
@@ -39,7 +38,7 @@ SHOWN = {
         "cd explainer-book\n"
     ),
 }
-"""What pages show in a mark's place as soon as there is a repository."""
+"""The text that replaces a mark once there is a repository."""
 
 GITHUB_URL = re.compile(
     r"https://github\.com/(?P<slug>[A-Za-z0-9][A-Za-z0-9-]*/[\w.-]+?)"
@@ -81,8 +80,8 @@ def install_cell(slug: str, version: str) -> str:
 def linked_files(root: Path = ROOT) -> list[Path]:
     """Return the files that may mention the repository.
 
-    pyproject.toml is last: an interrupted run then still finds the old
-    address in it, and can be repeated.
+    pyproject.toml is last, so that an interrupted run can be repeated: it
+    still finds the old address there.
     """
     names = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff")
     files = [root / "_config.yml", *(root / name for name in names)]
@@ -96,9 +95,9 @@ def linked_files(root: Path = ROOT) -> list[Path]:
 def relink(text: str, old: str, new: str, version: str) -> str:
     """Return a text whose links lead to the slug ``new``, not ``old``.
 
-    Install cells ask for the ``version``. A badge or a line that clones is
-    written where its mark stands, but none that leads to the placeholder.
-    Notebooks are text, too, which keeps their layout.
+    Install cells get the ``version``. A mark is replaced by its badge or line
+    that clones, unless the slug is the placeholder. Notebooks are edited as
+    text, which keeps their layout.
     """
     end = r"(?![\w-]|\.(?!git\b)\w)"
     text = re.sub(
@@ -120,7 +119,7 @@ def relink(text: str, old: str, new: str, version: str) -> str:
 
 
 def _pages(slug: str) -> str:
-    """Return where GitHub Pages publishes a repository."""
+    """Return the address of a repository's GitHub Pages."""
     owner, name = slug.split("/")
     return f"https://{owner.lower()}.github.io/{name}"
 
@@ -128,7 +127,7 @@ def _pages(slug: str) -> str:
 def set_repository(url: str, root: Path = ROOT) -> list[Path]:
     """Return the files that changed, with every link rewritten.
 
-    Raises ValueError for what is no address of a GitHub repository.
+    Raises ValueError if ``url`` is not the address of a GitHub repository.
     """
     new = slug_of(url)
     old, version = current(root)
@@ -143,7 +142,7 @@ def set_repository(url: str, root: Path = ROOT) -> list[Path]:
 
 
 def main(url: str) -> None:
-    """Set the address, and say what changed."""
+    """Set the address, and print the changed files."""
     try:
         changed = set_repository(url)
     except (ValueError, OSError) as error:

@@ -1,4 +1,4 @@
-"""The command line: one module a command, put together here."""
+"""The command line: one module per command, collected here."""
 
 import io
 import sys
@@ -38,9 +38,9 @@ app.command("reproduce")(reproduce_command)
 
 
 def main() -> None:
-    """Run the command line; what a user can mend ends in one sentence."""
+    """Run the command line; print expected errors as one sentence."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A file's name may hold what the terminal's encoding lacks.
+        # The terminal's encoding may lack characters of a file's name.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()

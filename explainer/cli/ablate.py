@@ -1,4 +1,4 @@
-"""``explainer ablate``: every term of the loss off in turn."""
+"""``explainer ablate``: each term of the loss turned off in turn."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +27,7 @@ from explainer.evaluation.ablation import (
 )
 
 VALIDATED = 100
-"""Images of a validation, which here only tells how a run is going."""
+"""The number of images per validation, which only shows progress here."""
 
 COLUMNS = ("iou", "iou_50", "mae", "accuracy", "saliency", "target_area")
 

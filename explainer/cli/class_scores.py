@@ -1,4 +1,4 @@
-"""``explainer class-scores``: does a mask show its own class alone?"""
+"""``explainer class-scores``: does a mask show only its own class?"""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""``explainer explain``, ``methods`` and ``models``: one's own pictures."""
+"""``explainer explain``, ``methods`` and ``models``, for own pictures."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,7 +30,7 @@ def _model(
     explainer: str | None,
     method: str | None,
 ) -> Pair | nn.Module:
-    """Load the model once for all pictures."""
+    """Return the model, loaded once for all pictures."""
     if model is not None:
         if classifier or explainer:
             raise UserError("--model stands for itself; leave the others out")
@@ -134,7 +134,7 @@ def methods_command() -> None:
 
 def models_command() -> None:
     """List the models that explain knows by name."""
-    import timm  # late: a second that other commands need not wait for
+    import timm  # late: the import takes a second
     import torchvision
 
     libraries = {

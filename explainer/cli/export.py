@@ -1,4 +1,4 @@
-"""``explainer export``: a pair as a file for other programs."""
+"""``explainer export``: a classifier with its Explainer as one file."""
 
 from pathlib import Path
 from typing import Annotated

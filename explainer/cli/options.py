@@ -1,4 +1,4 @@
-"""What several commands share: their options, and what those mean."""
+"""Options that several commands share, and the checks of their values."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -122,20 +122,20 @@ FillName = Annotated[
 
 
 def fill_named(name: str | None, preset: Preset) -> str:
-    """Return the fill's name, the preset's by default; refuse others."""
+    """Return a fill's name, the preset's by default; refuse unknown names."""
     fill = name or preset.fill
     FILLS.check(fill)
     return fill
 
 
 def names_in(given: Sequence[str] | None, *default: str) -> list[str]:
-    """Return the names of an option that may hold several, with commas."""
+    """Return the names in an option's values, which commas may separate."""
     names = ",".join(default if given is None else given).split(",")
     return [name.strip() for name in names if name.strip()]
 
 
 def device_named(name: str | None) -> str:
-    """Return the device to use; refuse one that is not there."""
+    """Return the device to use; refuse one that is not available."""
     if name is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name not in ("cpu", "cuda"):
@@ -163,7 +163,7 @@ def changed_preset(
     precision: str | None = None,
     workers: int | None = None,
 ) -> Preset:
-    """Return a preset with what the command line changes."""
+    """Return a preset with the changes asked for on the command line."""
     preset = PRESETS[name]
     if steps is not None and steps < 1:
         raise UserError(f"--steps must be at least 1, not {steps}")
@@ -191,7 +191,7 @@ def changed_preset(
 
 
 def check_classes(classifier: Frozen, data: LabelledImages) -> None:
-    """Refuse a classifier for other classes than the data's."""
+    """Refuse a classifier whose classes are not the data's."""
     if classifier.classes != data.classes:
         raise UserError(
             f"the classifier knows {', '.join(classifier.classes)}, the "
@@ -206,7 +206,7 @@ def score_lines(
 ) -> str:
     """Return scores as the commands print them, a line per row.
 
-    None and NaN, where no image defines a score, say "undefined".
+    A score that no image defines (None or NaN) is printed as "undefined".
     """
     first = 2 + max(map(len, rows))
     lines = [" " * first + "".join(h.rjust(width) for h in headings)]

@@ -1,4 +1,4 @@
-"""``explainer reproduce``: an experiment from nothing, step by step."""
+"""``explainer reproduce``: an experiment from data to results, by steps."""
 
 from pathlib import Path
 from typing import Annotated
@@ -28,7 +28,7 @@ from explainer.reproduction import (
 )
 
 SHIP = "ship"
-"""The name of the last step, which runs only where it is asked for."""
+"""The name of the last step, which runs only if it is asked for."""
 
 
 def reproduce_command(
@@ -142,7 +142,7 @@ def reproduce_command(
         },
     )
     if shipping and not named:
-        done = True  # ship says what is missing
+        done = True  # ship reports what is missing
     else:
         done = reproduce(plan, minutes=minutes, say=typer.echo)
     if shipping and done:

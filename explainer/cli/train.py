@@ -34,7 +34,7 @@ app = typer.Typer(
 
 
 def _report(folder: Path) -> None:
-    """Print the last validation's numbers, and where the weights are."""
+    """Print the last validation's scores, and the path of the weights."""
     rows = RowFile(folder / "metrics.jsonl").rows
     for name, value in rows[-1].items() if rows else ():
         shown = value if isinstance(value, str) else f"{value:.4g}"

@@ -1,9 +1,9 @@
 """The scoreboard: methods x images -> rows -> a table of results.
 
-:func:`evaluate` measures every method on every image and writes each row to
-a ``.jsonl`` file as soon as it is known; :mod:`explainer.evaluation.summary`
-turns rows into means, intervals and differences. Killed at any moment, the
-same call resumes.
+:func:`evaluate` measures every method on every image and writes each row to a
+``.jsonl`` file as soon as it is known; :mod:`explainer.evaluation.summary`
+turns rows into means, intervals and differences. If it is interrupted at any
+moment, the same call resumes.
 """
 
 import time
@@ -52,7 +52,7 @@ def mean_probability(
 ) -> Tensor:
     """Return the mean probability of the target classes, ``(B,)``.
 
-    ``logits`` are the classifier's, ``(B, C)``; ``targets`` ``(B, C)``.
+    ``logits`` and ``targets`` (0 or 1) are ``(B, C)``.
     """
     p = probabilities(classifier, logits)
     return (p * targets).sum(1) / targets.sum(1)
@@ -69,8 +69,8 @@ def mask_metrics(
 ) -> dict[str, Tensor]:
     """Return every metric of the merged target masks, each ``(B,)``.
 
-    ``class_iou`` alone is ``(B, C)``: the IoU at 0.5 of each class by
-    itself, NaN where the class is not in the image.
+    Only ``class_iou`` is ``(B, C)``: the IoU at threshold 0.5 per class, NaN
+    if the class is not in the image.
 
     Parameters
     ----------
@@ -85,8 +85,8 @@ def mask_metrics(
     settings:
         Its ``void`` and ``steps``.
     markers:
-        ``(B, H, W)``, the pixels of a planted shortcut; with them there is
-        also ``shortcut_share``, the share of the mask on them.
+        ``(B, H, W)``, the pixels of a planted shortcut. If given,
+        ``shortcut_share`` is the share of the mask on them.
     """
     assert batch.masks is not None
     images, n_classes = batch.images, targets.shape[1]
@@ -125,7 +125,7 @@ def _markers(data: LabelledImages, indices: Sequence[int]) -> Tensor | None:
 def _timed(
     call: Callable[[], Tensor], device: torch.device
 ) -> tuple[Tensor, float, dict[str, float]]:
-    """Return the result of a call, its seconds and its peak memory."""
+    """Return a call's result, its time in seconds and its peak memory."""
 
     def now() -> float:
         if device.type == "cuda":
@@ -147,7 +147,7 @@ def _measured(
     settings: Settings,
     indices: Sequence[int],
 ) -> list[Row]:
-    """Return a row per image of a batch of ``indices``."""
+    """Return one row per image of the batch ``indices``."""
     device = device_of(classifier)
     chosen = [images[index] for index in indices]
     batch = to_device(collate([data[i] for i in indices]), device)
@@ -207,39 +207,39 @@ def evaluate(
     notes: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Return the table of results of methods on images; write it to ``out``.
+    """Return the table of the methods' results; write it to ``out``.
 
-    What is drawn for an image depends on the seed and on its index in the
-    dataset alone: its row is the same in any batch, under any ``limit``.
+    Random draws for an image depend only on the seed and on its index in the
+    dataset. Its row is therefore the same in any batch and for any ``limit``.
 
     Parameters
     ----------
     methods:
-        The rows of the table by name; differences are taken to the one
-        named "explainer", if it is there.
+        The rows of the table by name. Differences are relative to the one
+        named "explainer", if present.
     classifier:
-        F, maps ``(B, 3, H, W)`` in [0, 1] to logits ``(B, C)``; its device
-        is where everything runs.
+        F, maps ``(B, 3, H, W)`` in [0, 1] to logits ``(B, C)``. Everything
+        runs on its device.
     data:
         Images of one size with masks; its classes are the classifier's.
     out:
-        The table, a ``.json`` file, written at the end as a whole. The rows
-        are in the ``.jsonl`` file beside it: they are never measured twice,
-        also not for more images (``limit``) or more methods later.
+        A ``.json`` file for the table, written at the end. The rows go to the
+        ``.jsonl`` file beside it. Rows in that file are not measured again,
+        even if a later call asks for more images or methods.
     settings:
-        What all methods have in common; by default the paper's way.
+        Settings of all methods; by default the paper's.
     limit:
-        At most so many images for every method: the first with a target.
+        The number of images at most: the first that have a target.
     notes:
-        What the card should say besides.
+        Additional entries of the card.
     progress:
         Show a bar for each method.
 
     Returns
     -------
     The content of ``out``: see
-    :func:`explainer.evaluation.summary.summarise`, and under ``card`` what
-    the results were made with.
+    :func:`explainer.evaluation.summary.summarise`. ``card`` records how the
+    results were made.
 
     Raises
     ------
@@ -248,7 +248,7 @@ def evaluate(
     RowsError
         When the rows on disk are damaged or belong to another experiment.
     OutOfTime
-        When a time limit has passed; the rows up to there are kept.
+        When a time limit has passed; finished rows are kept.
     """
     settings = settings or Settings()
     check_request(methods, out)

@@ -1,8 +1,8 @@
-"""The ablation: what a mask loses when a term of the loss is turned off.
+"""The ablation: how masks change when a term of the loss is turned off.
 
 Every variant of the loss is trained with several seeds and measured on the
-same images; :mod:`explainer.evaluation.summary` tells the spread over seeds
-from that over images.
+same images; :mod:`explainer.evaluation.summary` separates the spread over
+seeds from the spread over images.
 """
 
 import io
@@ -94,12 +94,12 @@ VARIANTS: Registry[tuple[str, ...]] = Registry(
 )
 """The terms that each variant of the loss keeps.
 
-"edges" keeps all and lets the smoothness know the image's edges, a departure
-(:func:`~explainer.losses.total_variation`); "untrained" is the network that
-the trainings start from."""
+"edges" keeps all terms and makes the smoothness edge-aware, a departure from
+the paper (:func:`~explainer.losses.total_variation`). "untrained" is the
+network that the trainings start from."""
 
 EDGES = 20.0
-"""The weight ``edges`` of the variant of that name."""
+"""The weight ``edges`` of the variant "edges"."""
 
 
 def variant_weights(weights: LossWeights, variant: str) -> LossWeights:
@@ -119,16 +119,17 @@ COLUMNS = (
 """What :func:`score` returns."""
 
 PICTURED = 4
-"""The masks themselves are stored for so many images."""
+"""The number of images whose masks are stored."""
 
 
 def shortened(
     preset: Preset, steps: int, batch_size: int | None = None
 ) -> Preset:
-    """Return a preset that trains its Explainer for ``steps``, in one stage.
+    """Return a preset that trains its Explainer for ``steps`` in one stage.
 
-    Without averaging; the learning rate falls to zero by then. The
-    classifier's training stays. ``batch_size`` is the preset's by default.
+    Weights are not averaged, and the learning rate falls to zero at the last
+    step. The classifier's training is unchanged. ``batch_size`` is the
+    preset's by default.
     """
     whole = preset.explainer_training
     return replace(
@@ -149,7 +150,7 @@ def shortened(
 def fresh_network(preset: Preset, classifier: Frozen, seed: int) -> nn.Module:
     """Return the Explainer network that a training of the preset starts from.
 
-    The global random state is seeded, as a training does in any case.
+    Seeds the global random state, as a training does.
     """
     torch.manual_seed(seed)
     network = build_explainer(
@@ -169,21 +170,21 @@ def score(
     settings: Settings,
     weights: LossWeights,
 ) -> dict[str, list[float]]:
-    """Return each of :data:`COLUMNS` of a network's masks, image by image.
+    """Return the scores :data:`COLUMNS` of a network's masks, per image.
 
-    Besides :func:`explainer.evaluation.mask_metrics` there is for each term
-    of the loss what that term is about. Classification: ``kept``, the
-    mean probability of the present classes on what m keeps. Entropy:
-    ``left``, the same on what its complement leaves, and ``undecided``, the
-    entropy there as a share of the greatest possible. Area: ``target_area``
-    and ``non_target_area``, A(m) and A(n); ``bound``, the sum of B(s_c) with
-    the bounds in ``weights``; ``class_blindness``, the share of m that n
-    covers too, 1 for masks that are the same for any class; ``class_iou``,
-    the mean over an image's classes if it shows two or more. Smoothness:
-    ``variation``, TV(m), and of the pixels where m exceeds 1/2 the number of
-    ``pieces`` that hang together and the length of their ``boundary`` in
-    pixels' sides. NaN where undefined. Network and classifier answer in eval
-    mode, and are left in the mode they were in.
+    These are the metrics of :func:`explainer.evaluation.mask_metrics`, and
+    scores for each term of the loss. Classification: ``kept``, the mean
+    probability of the present classes on the image under m. Entropy:
+    ``left``, the same under the complement of m, and ``undecided``, the
+    entropy there as a share of its maximum. Area: ``target_area`` and
+    ``non_target_area``, A(m) and A(n); ``bound``, the sum of B(s_c) with the
+    bounds in ``weights``; ``class_blindness``, the share of m that n covers
+    too (1 if the masks do not depend on the class); ``class_iou``, the mean
+    over an image's classes if it shows two or more. Smoothness:
+    ``variation``, TV(m); ``pieces``, the number of connected components of
+    the pixels where m exceeds 1/2, and ``boundary``, the length of their
+    outline in pixel sides. NaN where undefined. Network and classifier are
+    evaluated in eval mode. Their own mode is restored afterwards.
     """
     device = device_of(classifier)
     columns: dict[str, list[float]] = {}
@@ -249,8 +250,8 @@ def _scores_of(
 def outlines(shown: Tensor) -> dict[str, Tensor]:
     """Return ``pieces`` and ``boundary`` of binary masks ``(B, H, W)``.
 
-    How many parts of an image hang together, by neighbours above, below and
-    beside; and how many pairs of neighbours lie on different sides.
+    ``pieces`` is the number of connected components (4 neighbours per pixel).
+    ``boundary`` is the number of neighbouring pairs with different values.
     """
     pieces = [int(label(each)[1]) for each in shown.cpu().numpy()]
     sides = [shown.diff(dim=dim).sum((1, 2)) for dim in (1, 2)]
@@ -262,7 +263,7 @@ def outlines(shown: Tensor) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Ablation:
-    """Trainings of variants of the loss, and what they are measured on.
+    """Trainings of variants of the loss, and the data to measure them on.
 
     Parameters
     ----------
@@ -273,8 +274,8 @@ class Ablation:
     train, val, test:
         The data; only ``test`` needs masks.
     folder:
-        Each training has the folder ``VARIANT-SEED`` in it, where it
-        resumes if it was interrupted and is not repeated if it has ended.
+        Each training has a folder ``VARIANT-SEED`` in it. An interrupted
+        training resumes; a finished one is not repeated.
     device:
         "cpu" or "cuda".
     """
@@ -289,15 +290,15 @@ class Ablation:
 
     @property
     def settings(self) -> Settings:
-        """How masks are measured."""
+        """The settings of the measurement."""
         return Settings(fill=self.preset.fill, steps=0)
 
     def fit(
         self, variant: str, seed: int, progress: bool = False
     ) -> nn.Module:
-        """Return the network of a variant and a seed, trained or resumed.
+        """Return the network of a variant and a seed; train it or resume.
 
-        As sharp as it was trained: only the loss differs.
+        Its logits are not sharpened, so that only the loss differs.
         """
         if not VARIANTS[variant]:
             network = fresh_network(self.preset, self.classifier, seed)
@@ -327,11 +328,11 @@ class Ablation:
     ) -> dict[str, Any]:
         """Return ``scores``, as :func:`score`, and the network's ``sha256``.
 
-        Undefined scores are None; the untrained network has no file. All is
-        in ``scores.json`` of the training's folder, the masks of the first
-        images in ``masks.npz``; what is there is not made again.
-
-        Raises :class:`DamagedFileError` where the scores are no scores.
+        Undefined scores are None. The untrained network has no ``sha256``.
+        The result is kept in ``scores.json`` of the training's folder, the
+        masks of the first images in ``masks.npz``. Files that exist are read
+        instead of measured again. Raises :class:`DamagedFileError` if
+        ``scores.json`` does not hold scores.
         """
         folder = self.folder / f"{variant}-{seed}"
         weights = asdict(variant_weights(self.preset.weights, variant))
@@ -371,7 +372,7 @@ class Ablation:
 
     @property
     def card(self) -> dict[str, Any]:
-        """What all trainings have in common."""
+        """Return what all trainings have in common."""
         training = asdict(self.preset.explainer_training)
         del training["seed"]
         return {
@@ -428,7 +429,7 @@ def write_masks(path: Path, masks: Mapping[str, Tensor]) -> None:
 def read_masks(path: Path) -> dict[str, Tensor]:
     """Return stored masks by variant: m and n, ``(K, 2, H, W)`` in [0, 1].
 
-    Raises :class:`DamagedFileError` where the file cannot be read as masks.
+    Raises :class:`DamagedFileError` if the file cannot be read as masks.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -436,7 +437,7 @@ def read_masks(path: Path) -> dict[str, Tensor]:
                 name: torch.from_numpy(file[name]).float() / 255
                 for name in file.files
             }
-    except Exception as error:  # zipfile, zlib and NumPy have one each
+    except Exception as error:  # zipfile, zlib and NumPy raise different ones
         raise DamagedFileError(
             f"{path} cannot be read as masks ({error}); restore it, or "
             "delete the scores.json beside it to have both made again"
@@ -459,9 +460,8 @@ def ablate(
         A ``.json`` file for the results; the masks of the first images,
         those of seed 0, go to the ``.npz`` file beside it.
     seeds:
-        For each variant, a key of
-        :data:`VARIANTS`, how many seeds: they
-        are 0, 1, ..., the same for all variants.
+        The number of seeds of each variant, a key of :data:`VARIANTS`. The
+        seeds are 0, 1, ..., the same for all variants.
     notes:
         What the card should say besides.
 
@@ -476,7 +476,7 @@ def ablate(
     UserError
         For an unknown variant, no seed, or no image to measure.
     OutOfTime
-        When a time limit has passed; what was trained is kept.
+        When a time limit has passed; finished trainings are kept.
     """
     VARIANTS.check(*seeds)
     if min(seeds.values(), default=0) < 1:

@@ -1,8 +1,8 @@
-"""The class-score table: does the mask of a class show that class alone?
+"""The class-score table: does the mask of a class show only that class?
 
-For the test images that contain class r, show the classifier only what the
-mask of class k keeps, and note its probability of class r (paper, section
-4). It should stay high where k = r and fall elsewhere.
+For the test images that contain class r, the classifier sees only what the
+mask of class k keeps, and its probability of class r is recorded (paper,
+section 4). It should stay high where k = r and fall elsewhere.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,11 +40,12 @@ from explainer.streams import per_image
 def diagonal_and_rest(
     scores: Sequence[Sequence[float | None]],
 ) -> tuple[float, float]:
-    """Return the mean of the diagonal and that of all others but "none".
+    """Return the mean of the diagonal and the mean off the diagonal.
 
-    ``scores`` is ``K x (1 + K)`` as in :func:`class_score_tables`; rows
-    without images are left out. Masks that tell classes apart have a high
-    first number and a low second one. NaN where there is nothing to average.
+    ``scores`` is ``K x (1 + K)`` as in :func:`class_score_tables`; the column
+    "none" and rows without images are left out. Masks that separate the
+    classes have a high first value and a low second one. NaN where there is
+    nothing to average.
     """
     own: list[float] = []
     other: list[float] = []
@@ -71,17 +72,17 @@ def _among(classes: Sequence[str], data: LabelledImages) -> Tensor:
 
 
 def distinct_views(shown: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the different ones among binary masks, and which is which.
+    """Return the distinct ones among binary masks, and the index of each.
 
-    ``shown`` is ``(B, K, T, H, W)`` bool: masks of K classes at T
-    thresholds. What a higher threshold keeps lies within what a lower one
-    keeps, so two masks of a class are equal if they are equally large; and
-    all empty masks are equal, and all full ones, whatever their class.
+    ``shown`` is ``(B, K, T, H, W)`` bool: masks of K classes at T thresholds.
+    A mask at a higher threshold lies within the mask at a lower one, so two
+    masks of one class are equal if their areas are. Empty masks are equal for
+    all classes, and so are full ones.
 
     Returns
     -------
-    ``(V, 3)``, image, class and threshold of one mask of each kind, and
-    ``(B * K * T,)``, the kind that each mask is of.
+    ``(V, 3)``: image, class and threshold of each distinct mask. ``(B * K *
+    T,)``: for each mask, its row in the first tensor.
     """
     area = shown.flatten(3).sum(3)
     which = torch.ones_like(area).nonzero()
@@ -102,14 +103,14 @@ def masked_scores(
     fill: Tensor,
     batch_size: int = 16,
 ) -> Tensor:
-    """Return the softmax of images under each class's binarised mask.
+    """Return softmax scores under each class's binarised mask.
 
-    ``(B, 1 + K, C)``, first the unmasked image; averaged over the
-    thresholds 0.1, ..., 0.9. ``images`` is ``(B, 3, H, W)``,
-    ``class_masks`` ``(B, K, H, W)`` of the K classes; ``fill`` as in
+    The scores are ``(B, 1 + K, C)``, those of the unmasked image first,
+    averaged over the thresholds 0.1, ..., 0.9. ``images`` is ``(B, 3, H,
+    W)``, ``class_masks`` ``(B, K, H, W)`` of the K classes; ``fill`` as in
     :func:`~explainer.masks.composite`. The classifier sees ``batch_size``
-    masked images at a time, and equal ones only once: good masks of absent
-    classes are empty at every threshold.
+    masked images at a time. Equal ones are classified once, which saves time
+    since good masks of absent classes are empty at every threshold.
     """
     thresholds = torch.tensor(THRESHOLDS).to(class_masks)
     shown = class_masks[:, :, None] > thresholds[:, None, None]
@@ -135,7 +136,7 @@ def _measured(
     seed: int,
     indices: Sequence[int],
 ) -> list[Row]:
-    """Return rows of a batch: ``(1 + K, K)`` probabilities per image."""
+    """Return one row per image of a batch: ``(1 + K, K)`` probabilities."""
     device = device_of(classifier)
     batch = to_device(collate([data[i] for i in indices]), device)
     targets = torch.zeros_like(batch.labels)
@@ -190,10 +191,10 @@ def _is_sound(row: Row, k: int) -> bool:
 def _on_disk(
     out: Path | None, common: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return earlier tables, and the checkpoints they were measured with.
+    """Return the tables on disk, and the checkpoints they were measured with.
 
-    ``common`` is what all tables share. Raises :class:`EvaluationError`
-    where the file holds tables of other settings, or something else.
+    ``common`` is what all tables share. Raises :class:`EvaluationError` if
+    the file holds tables of other settings, or no tables.
     """
     if out is None or not out.exists():
         return {}, {}
@@ -232,33 +233,31 @@ def class_score_tables(
 ) -> dict[str, Any]:
     """Return the class-score tables of methods; write them to a file.
 
-    A method is asked for the masks of *all* the classes of the table, in
-    the image or not. An image with several of the classes counts in several
-    rows.
+    A method returns masks of *all* classes of the table, present in the image
+    or not. An image with several of the classes counts in several rows.
 
-    The file is written anew, whole, after each method; the rows of single
-    images are in the ``.jsonl`` file beside it. The same call after an
-    interruption resumes. Methods that are in the file and not asked for
-    are kept.
+    The file is rewritten after each method. The rows of single images are in
+    the ``.jsonl`` file beside it. After an interruption the same call
+    resumes. Other methods in the file are kept.
 
     Parameters
     ----------
     methods:
-        By name; their ``limit`` and ``batch_size`` apply.
+        Methods by name; their ``limit`` and ``batch_size`` apply.
     classifier, data:
         As in :func:`explainer.evaluation.evaluate`; no masks are needed.
     out:
         A ``.json`` file; None writes nothing.
     classes:
-        Names of the tables' rows and columns; by default all.
+        The classes of the table; by default all.
     limit:
-        At most so many images: the first that show one of the classes.
+        The number of images at most: the first that show one of the classes.
     fill, seed:
         As in :class:`~explainer.evaluation.images.Settings`.
     batch_size:
         Images at a time.
     notes:
-        What the card should say besides.
+        Additional entries of the card.
     progress:
         Show a bar for each method.
 
@@ -275,12 +274,12 @@ def class_score_tables(
     Raises
     ------
     EvaluationError
-        For a class that the data does not have, no image of any, or an
-        ``out`` that holds something else.
+        If the data lacks a class, no image shows any of them, or ``out``
+        holds something else.
     RowsError
-        When the rows beside it are damaged or of other settings.
+        If the rows beside it are damaged or of other settings.
     OutOfTime
-        When a time limit has passed; the rows up to there are kept.
+        If a time limit has passed; finished rows are kept.
     """
     check_request(methods, out)
     names = list(data.classes if classes is None else classes)

@@ -1,4 +1,4 @@
-"""What an explanation costs: passes of a network, and seconds.
+"""The cost of an explanation: passes through a network, and seconds.
 
 Seconds depend on the machine, passes do not.
 """
@@ -25,7 +25,7 @@ Point = dict[str, Any]
 
 @dataclass
 class Passes:
-    """How many images a network has seen, and sent gradients back for."""
+    """Counts of images in a network's forward and backward passes."""
 
     forward: int = 0
     backward: int = 0
@@ -57,8 +57,7 @@ def counted_passes(network: nn.Module) -> Iterator[Passes]:
 
 @dataclass(frozen=True)
 class Workload:
-    """What is explained: ``batch`` images, ``size`` pixels wide and high,
-    for ``classes`` classes each."""
+    """A batch of images, their size in pixels, and the classes per image."""
 
     size: int
     classes: int
@@ -67,12 +66,11 @@ class Workload:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one image costs, on average over its batch.
+    """The cost per image, averaged over a batch.
 
-    ``seconds`` pass on the wall clock, ``cpu_seconds`` are the process's
-    own, over all cores and without other processes; ``forward`` and
-    ``backward`` passes of the network that is asked: the classifier, or
-    for the Explainer and RTIS the one that was trained.
+    ``seconds`` are wall-clock time. ``cpu_seconds`` are this process's CPU
+    time, summed over cores. ``forward`` and ``backward`` count passes through
+    the classifier, or for the Explainer and RTIS through the trained network.
     """
 
     seconds: float
@@ -82,7 +80,7 @@ class Cost:
 
 
 def likeliest(classifier: nn.Module, images: Tensor, k: int) -> Tensor:
-    """Return targets ``(B, C)``: each image's k classes of largest logits."""
+    """Return targets ``(B, C)``: the k classes of largest logit per image."""
     with evaluating(classifier), torch.no_grad():
         logits = classifier(images)
     return torch.zeros_like(logits).scatter(1, logits.topk(k).indices, 1.0)
@@ -111,7 +109,7 @@ def cost_of(
 
 
 def least(costs: Sequence[Cost]) -> Cost:
-    """Return the least seconds of repeated runs: the least disturbed."""
+    """Return the smallest times of repeated runs: the least disturbed."""
     return replace(
         costs[0],
         seconds=min(c.seconds for c in costs),
@@ -128,19 +126,19 @@ def measure_costs(
     rounds: int = 1,
     on_point: Callable[[Point], None] = lambda point: None,
 ) -> list[Point]:
-    """Return what every method costs under every workload.
+    """Return the cost of every method under every workload.
 
     Parameters
     ----------
     methods:
-        By name; in every round all of them take a turn.
+        Methods by name; each runs once in every round.
     classifier:
         F.
     images:
-        By size, ``(N, 3, size, size)`` in [0, 1]; a workload takes the first
-        ``batch`` of them, and explains the likeliest classes of each.
+        Images by size, ``(N, 3, size, size)`` in [0, 1]. A workload takes the
+        first ``batch`` and explains the likeliest classes of each.
     rounds:
-        How often; the least counts (:func:`least`).
+        The number of repetitions; the smallest time counts (:func:`least`).
     on_point:
         Called with each point as soon as it is known.
     """
@@ -194,10 +192,10 @@ def series(
 
 
 def growth(xy: Mapping[int, float]) -> float:
-    """Return the power by which y grows with x, between its ends.
+    """Return the exponent p of y ~ x^p between the first and the last x.
 
-    The p of y ~ x^p, from the first and the last x: 0 for a constant y, 1
-    for one that doubles with x, 2 for one that grows with its square.
+    It is 0 if y is constant, 1 if y is proportional to x, 2 if y is
+    proportional to the square of x.
     """
     first, last = min(xy), max(xy)
     return math.log(xy[last] / xy[first]) / math.log(last / first)

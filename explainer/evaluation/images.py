@@ -1,4 +1,4 @@
-"""What an evaluation measures: its settings and its images."""
+"""The settings and the images of an evaluation."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,22 +18,22 @@ from explainer.training import mean_average_precision
 
 @dataclass(frozen=True)
 class Settings:
-    """What all methods of a table have in common.
+    """The settings that all methods of a table share.
 
     Parameters
     ----------
     targets:
-        Explain the classes of the image's labels, or those that the
-        classifier finds (:func:`~explainer.classifiers.found`).
+        Whether to explain the labelled classes, or those that the classifier
+        finds (:func:`~explainer.classifiers.found`).
     void:
         See :func:`~explainer.metrics.ground_truth`.
     fill:
         See :func:`~explainer.masks.make_fill`.
     steps:
-        Steps of insertion and deletion, by far the slowest metrics; 0
-        leaves these two out.
+        Steps of insertion and deletion, by far the slowest metrics. With 0
+        they are not measured.
     seed:
-        Of everything that is drawn.
+        Seed of all random draws.
     batch_size:
         Images at a time.
     """
@@ -46,7 +46,7 @@ class Settings:
     batch_size: int = 16
 
     def __post_init__(self) -> None:
-        """Raise ValueError for what does not exist."""
+        """Raise ValueError for an invalid setting."""
         if self.targets not in ("labels", "predicted"):
             raise UnknownNameError(
                 "targets", self.targets, ("labels", "predicted")
@@ -61,7 +61,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Chosen:
-    """An image to measure; ``right`` if all its labels are predicted right.
+    """An image to measure; ``right`` if all its labels are predicted.
 
     ``targets`` is ``(C,)``, 1 for the classes to explain.
     """
@@ -74,14 +74,15 @@ class Chosen:
 
 @dataclass
 class Selection:
-    """The images of an evaluation, and how many were passed over.
+    """The images of an evaluation, and how many were left out.
 
-    ``no_class`` have no target class, ``no_mask`` no segmentation. Of the
-    chosen, ``other_objects`` show segmented objects that are no class of
-    the dataset and count as background; None where the dataset cannot
-    tell. ``classifier_map`` is the classifier's mean average precision on
-    all images up to the last chosen one, None where they show no class;
-    ``resolution`` the images' height and width.
+    ``no_class`` counts images without a target class, ``no_mask`` those
+    without a segmentation. ``other_objects`` counts the chosen images with
+    segmented objects of no class of the dataset, which count as background;
+    None if the dataset does not record them. ``classifier_map`` is the
+    classifier's mean average precision on all images up to the last chosen
+    one, None if they show no class. ``resolution`` is the images' height and
+    width in pixels.
     """
 
     images: list[Chosen] = field(default_factory=list)
@@ -116,7 +117,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 def batches(
     data: LabelledImages, indices: Sequence[int], size: int
 ) -> Iterator[tuple[int, Batch]]:
-    """Yield batches of some images, each after its first one's position."""
+    """Yield pairs: the position of a batch's first image, and the batch."""
     for start in range(0, len(indices), size):
         yield (
             start,
@@ -133,7 +134,8 @@ def select(
 ) -> Selection:
     """Return the first ``limit`` images that have a target and a mask.
 
-    The classifier answers in eval mode, and is left in the mode it was in.
+    The classifier is evaluated in eval mode. Its own mode is restored
+    afterwards.
     """
     chosen = Selection()
     device = device_of(classifier)
@@ -181,9 +183,9 @@ def select(
 
 
 def describe_data(data: LabelledImages) -> dict[str, Any]:
-    """Return what a card says of a dataset: type, size and how it was made.
+    """Return a card's entries on a dataset: type, size and how it was made.
 
-    It names the attributes that the package's datasets have in common.
+    These are the attributes that the package's datasets share.
     """
     known = ("year", "split", "size", "seed", "shortcut")
     return {

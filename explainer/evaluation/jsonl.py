@@ -1,7 +1,7 @@
 """An append-only file of JSON lines that survives being killed.
 
-:class:`RowFile` holds rows of any kind, :func:`measured_rows` fills it with
-rows of methods, one per image, and resumes.
+:class:`RowFile` holds rows of any kind. :func:`measured_rows` adds one row
+per method and image, and resumes.
 """
 
 import json
@@ -25,7 +25,7 @@ class RowsError(UserError):
 
 
 def _strict(value: object) -> object:
-    """Return a value with null in place of NaN, which JSON does not know."""
+    """Return a value with None for NaN, which JSON lacks."""
     if isinstance(value, float) and value != value:
         return None
     if isinstance(value, Mapping):
@@ -41,17 +41,17 @@ def is_number(value: object) -> bool:
 
 
 class RowFile:
-    """Rows on disk, one JSON object per line, and in ``rows``.
+    """Rows in a file, one JSON object per line, and in ``rows``.
 
-    With None for a path they are in ``rows`` alone. A line counts once its
-    line break is written: opening the file cuts off whatever a killed
-    process left behind the last one.
+    If the path is None, they are only in ``rows``. A line is complete once
+    its line break is written. Opening the file removes an incomplete last
+    line, which a killed process may leave.
 
     Raises
     ------
     RowsError
-        When a whole line is no JSON object: the file is damaged or of
-        another kind, and nothing in it is touched.
+        When a complete line is not a JSON object. The file is damaged or of
+        another kind, and is not changed.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -81,19 +81,19 @@ class RowFile:
         )
 
     def check(self, sound: Callable[[Row], bool]) -> None:
-        """Look at every row before anyone relies on what it holds.
+        """Check every row read from the file.
 
         Raises :class:`RowsError`, with the line's number, for the first row
-        that is not ``sound``; the file is not touched.
+        that is not ``sound``. The file is not changed.
         """
         for number, row in enumerate(self.rows, start=1):
             if not sound(row):
                 raise self._damaged(number)
 
     def append(self, rows: Iterable[Mapping[str, object]]) -> list[Row]:
-        """Write rows through to the disk; return them as they were written.
+        """Append rows to the file and flush it; return them as written.
 
-        NaN becomes null. Raises :class:`DiskError` where the disk refuses.
+        NaN becomes null. Raises :class:`DiskError` if writing fails.
         """
         lines = [json.dumps(_strict(row), allow_nan=False) for row in rows]
         if self.path is not None:
@@ -113,9 +113,9 @@ class RowFile:
 def open_rows(path: Path | None, sound: Callable[[Row], bool]) -> RowFile:
     """Return the file of methods' rows at ``path``, after checking it.
 
-    With None for a path they are kept in memory. Each line tells a method's
-    settings, or has its ``method``, the image's ``index`` and what ``sound``
-    asks for. Raises :class:`RowsError`.
+    If the path is None, the rows are kept in memory. A line holds a method's
+    settings, or a row with its ``method``, the image's ``index`` and the
+    values that ``sound`` checks. Raises :class:`RowsError`.
     """
 
     def belongs(row: Row) -> bool:
@@ -136,10 +136,10 @@ def _recorded(
     settings: Mapping[str, Any],
     names: Mapping[int, str],
 ) -> dict[int, Row]:
-    """Return a method's rows by image index, after checking their origin.
+    """Return a method's rows by image index, after checking their settings.
 
-    A line before the method's first row tells its settings; it is written
-    where there is none.
+    A line before the method's first row holds its settings. If there is none,
+    it is written.
     """
     ours: Row = json.loads(json.dumps(settings))
     lines = [row for row in file.rows if row["method"] == method]
@@ -181,16 +181,15 @@ def measured_rows(
 ) -> list[Row]:
     """Return a method's row of each image; measure those the file lacks.
 
-    A batch that lacks a row is measured as a whole, so that nothing depends
-    on where a run was killed; only missing rows are written.
+    A batch with a missing row is measured as a whole, so that results do not
+    depend on where a run was interrupted. Only missing rows are written.
 
     Parameters
     ----------
     file:
         From :func:`open_rows`.
     method, settings:
-        The method's name, and what its rows are made with, as JSON can hold
-        it.
+        The method's name, and the settings of its rows as JSON values.
     indices:
         The images.
     measure:
@@ -198,18 +197,17 @@ def measured_rows(
     batch_size:
         Images at a time.
     names:
-        The images' names by index, where rows hold them.
+        The images' names by index, if rows hold names.
     progress:
         Show a bar.
 
     Raises
     ------
     RowsError
-        When the file's rows of the method are of other settings or images,
-        which must not be mixed.
+        When the file's rows of the method have other settings or images.
     OutOfTime
-        Between two batches, when a time limit has passed; the rows up to
-        there are kept.
+        Between two batches, when a time limit has passed; finished rows are
+        kept.
     """
     rows = _recorded(file, method, settings, names or {})
     with tqdm(total=len(indices), desc=method, disable=not progress) as bar:

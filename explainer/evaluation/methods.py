@@ -1,7 +1,7 @@
 """A method with its options, and the options that a comparison runs.
 
-Budgets are what a machine can pay: the authors' is "full", two processor
-cores can pay "reduced". A results file's card states what was used.
+A budget sets how long the iterative methods run: "full" is the authors',
+"reduced" is for two processor cores. The card of a results file records it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,11 +30,11 @@ class EvaluationError(UserError):
 class Contender:
     """A method with its options: one row of a comparison.
 
-    ``method`` is any function of the package's call shape; it gets
-    ``options`` as keywords, and the class masks of the images as ``truth``
-    if it has a parameter of that name (the control ``ground_truth``).
-    ``limit`` keeps a slow method to the first so many images, and
-    ``batch_size`` overrides that of the evaluation.
+    ``method`` is any attribution function with the package's signature. It
+    gets ``options`` as keywords, and the images' class masks as ``truth`` if
+    it has a parameter of that name (the control ``ground_truth``). ``limit``
+    is the largest number of images for a slow method; ``batch_size``
+    overrides that of the evaluation.
     """
 
     method: Method
@@ -44,7 +44,7 @@ class Contender:
 
     @property
     def card(self) -> dict[str, Any]:
-        """What a card says of the method (its number of images apart)."""
+        """Return a card's entries on the method, without its image count."""
         card = {
             "method": describe(self.method),
             "options": describe(self.options),
@@ -64,12 +64,12 @@ def attribute(
 ) -> Tensor:
     """Return a method's masks of a batch, ``(B, C, H, W)`` in [0, 1].
 
-    ``targets`` is ``(B, C)``, 1 for the classes to explain. Every call gets
-    a fresh generator of the same stream. As all methods share their random
-    draws over a batch, an image's mask depends neither on its neighbours in
-    the batch nor on what ran before; the price is that one unlucky draw is
-    unlucky for all images. Raises :class:`EvaluationError` for masks of
-    another shape or range, or where the method needs segmented images.
+    ``targets`` is ``(B, C)``, 1 for the classes to explain. Every call gets a
+    fresh generator of the same stream. A method's random draws are shared by
+    all images of a batch, so an image's mask depends neither on the batch nor
+    on earlier calls. The errors of the images are therefore not independent.
+    Raises :class:`EvaluationError` for masks of another shape or range, or if
+    the method needs segmented images.
     """
     options = dict(contender.options)
     if "truth" in signature(contender.method).parameters:
@@ -116,8 +116,8 @@ def measured_with(
 ) -> dict[str, str]:
     """Return the SHA-256 of the checkpoint files that are measured.
 
-    By name: "classifier", and each method that has a network. A module that
-    was not loaded from a file is left out.
+    The keys are "classifier" and the methods that have a network. Modules
+    that were not loaded from a file are left out.
     """
     modules = {"classifier": classifier} | {
         name: contender.options["network"]
@@ -131,7 +131,7 @@ def measured_with(
     }
 
 
-# --- what a comparison runs ----------------------------------------------
+# --- the rows of a comparison --------------------------------------------
 
 CONTROLS = ("zero", "half", "one", "ellipse", "ground_truth")
 
@@ -142,14 +142,14 @@ PUBLIC_VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     ),
     "igos_khorram": ("igos", {"variant": "khorram"}),
 }
-"""The rows that run a method as its authors' public code does, where ours
-departs from it: by name, the method and the option. They have its budget."""
+"""Rows that run a method as its authors' public code does, where ours departs
+from it: by name, the method and the option. A row has its method's budget."""
 
 ROWS: Registry[tuple[str, Mapping[str, Any]]] = Registry(
     "attribution method",
     {**{name: (name, {}) for name in METHODS}, **PUBLIC_VARIANTS},
 )
-"""All rows by name: the method that each runs, and options of its own."""
+"""All rows by name: the method of each, and its own options."""
 
 Options = Mapping[str, Mapping[str, Any]]
 """Options by the name of a method."""
@@ -157,25 +157,26 @@ Options = Mapping[str, Mapping[str, Any]]
 BUDGETS: Registry[Options] = Registry(
     "budget",
     {
-        # Minutes; book/results/rivals_budget_*.json shows what more buys.
+        # Takes minutes; rivals_budget_*.json in book/results shows what
+        # larger budgets gain.
         "reduced": {
             "rise": {"n_masks": 300},
             "extremal_perturbation": {"iterations": 50},
             "igos": {"iterations": 10, "steps": 5},
         },
-        # What a CPU can pay for forty photographs in a night.
+        # Forty photographs in a night on a CPU.
         "photographs": {
             "rise": {"n_masks": 2000},
             "extremal_perturbation": {"iterations": 200},
             "igos": {"iterations": 15, "steps": 20},
         },
-        # What the paper's authors ran.
+        # The budget of the paper's authors.
         "full": {
             "rise": {"n_masks": 8000},
             "extremal_perturbation": {"iterations": 800},
             "igos": {"iterations": 20, "steps": 15},
         },
-        # Enough to see that everything runs; the numbers mean nothing.
+        # Shows that everything runs; its scores are meaningless.
         "trial": {
             "rise": {"n_masks": 8},
             "extremal_perturbation": {"iterations": 1},
@@ -192,7 +193,7 @@ LIMIT: Mapping[str, Mapping[str, int]] = {
     "scenes": dict.fromkeys(SLOW, 100),
     "animals": dict.fromkeys(("rise", *SLOW), 40)
     | dict.fromkeys(PUBLIC_VARIANTS, 20),
-    # As many as are segmented, for the class scores too.
+    # All segmented images, for the class scores too.
     "voc2007-vgg16": dict.fromkeys(SLOW, 210),
     "voc2007-resnet50": dict.fromkeys(SLOW, 210),
     "coco2014-vgg16": dict.fromkeys(SLOW, 200),
@@ -202,35 +203,36 @@ LIMIT: Mapping[str, Mapping[str, int]] = {
 
 
 def tuned_settings(preset: str) -> dict[str, dict[str, Any]]:
-    """Return the settings that a search on validation images chose.
+    """Return the settings by method that a validation search chose.
 
-    By method, out of the shipped ``rivals_search_PRESET.json``; none for a
-    preset that has not been searched: defaults run.
+    They are read from the shipped ``rivals_search_PRESET.json``. Without that
+    file the result is empty, and methods run with their defaults.
     """
     path = results_file(f"rivals_search_{preset}.json")
     return chosen_in(path) if path.is_file() else {}
 
 
 def chosen_in(path: Path) -> dict[str, dict[str, Any]]:
-    """Return the choices of a search's results file, by method."""
+    """Return the settings by method chosen in a search's results file."""
     found = read_json(path)
     return {k: v["chosen"] for k, v in found.items() if k != "card"}
 
 
 def options_of(name: str, tuned: Options, budget: Options) -> dict[str, Any]:
-    """Return the options of a row: its own, tuned ones, those of a budget.
+    """Return a row's options: its own, the tuned ones and the budget's.
 
-    Raises :class:`~explainer.errors.UnknownNameError` for another row.
+    Raises :class:`~explainer.errors.UnknownNameError` for an unknown row.
     """
     method, own = ROWS[name]
     return {**own, **tuned.get(name, {}), **budget.get(method, {})}
 
 
 def rows_named(asked: Sequence[str]) -> list[str]:
-    """Return the rows asked for, checked.
+    """Return the names of the rows asked for.
 
-    "all" are the paper's methods, their public variants and the controls.
-    Raises :class:`~explainer.errors.UnknownNameError` for an unknown row.
+    "all" stands for the paper's methods, their public variants and the
+    controls. Raises :class:`~explainer.errors.UnknownNameError` for an
+    unknown row.
     """
     names = [name.strip() for name in asked if name.strip()]
     if "all" in names:
@@ -252,10 +254,10 @@ def contenders(
 ) -> dict[str, Contender]:
     """Return the rows asked for (:func:`rows_named`) for an evaluation.
 
-    ``explainer`` and ``rtis`` are checkpoints; by default the shipped ones
-    of the preset. ``tuned`` are settings by row, by default the preset's
-    (:func:`tuned_settings`). Raises :class:`UserError` where a network is
-    missing, and for an unknown row.
+    ``explainer`` and ``rtis`` are checkpoints; by default the shipped ones of
+    the preset. ``tuned`` are settings by row, by default the preset's
+    (:func:`tuned_settings`). Raises :class:`UserError` if a network is
+    missing or a row is unknown.
     """
     names = rows_named(asked)  # before a network is loaded
     rows = {}

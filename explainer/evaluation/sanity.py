@@ -1,14 +1,12 @@
-"""Two tests that an explanation can fail.
+"""Two sanity checks of explanations.
 
-*Does it find a planted shortcut?* Where a classifier is known to look at a
-marker and at nothing else, the marker is the truth about the explanation,
-and the object is not.
+*Does it find a planted shortcut?* If a classifier is known to rely only on a
+marker, a correct explanation shows the marker and not the object.
 
-*Does it fall apart with the classifier?* An explanation that hardly changes
-when the classifier's weights are replaced by random ones was about the
-image, not about the classifier (Adebayo et al., *Sanity checks for saliency
-maps*, NeurIPS 2018). A trained explanation has to be trained again for the
-random classifier.
+*Does it depend on the classifier?* An explanation that hardly changes when
+the classifier's weights are randomised describes the image, not the
+classifier (Adebayo et al., *Sanity checks for saliency maps*, NeurIPS 2018).
+A trained Explainer has to be trained again for the random classifier.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,18 +32,19 @@ from explainer.masks import target_mask
 from explainer.training import logits_and_labels
 
 Rows = dict[str, list[float]]
-"""One value per image, by the name of what is measured; see
+"""Values per image by the name of the measure; see
 :func:`explainer.evaluation.summary.estimate`."""
 
 
 def reliance(
     classifier: nn.Module, shortcut: Shortcut, n: int = 500
 ) -> dict[str, dict[str, float]]:
-    """Return how much a classifier believes a marker, and how much a shape.
+    """Return how much a classifier relies on the marker and on the object.
 
-    The mean probability of the shortcut's class on test scenes: by
-    ``object`` and ``no object``, whether the class is there, and within
-    by ``marker`` and ``no marker``, whether the marker was planted.
+    The values are mean probabilities of the shortcut's class on test scenes.
+    The outer keys ``object`` and ``no object`` say whether the class is
+    present, the inner keys ``marker`` and ``no marker`` whether the marker
+    is.
     """
     everywhere = replace(shortcut, q=1.0, leak=1.0, decides=False)
     with_marker = Scenes("test", n, shortcut=everywhere)
@@ -63,7 +62,7 @@ def reliance(
 
 
 def marked(data: Scenes, limit: int | None = None) -> list[int]:
-    """Return the first ``limit`` images that carry the marker, by index."""
+    """Return the indices of the first ``limit`` images with the marker."""
     found: list[int] = []
     for i in range(len(data)):
         if limit is not None and len(found) == limit:
@@ -83,7 +82,7 @@ def class_masks_of(
 ) -> Tensor:
     """Return a method's masks of some images, ``(N, C, H, W)`` on the CPU.
 
-    It explains the labels, or the one class of ``class_index``.
+    It explains the labelled classes, or only the class ``class_index``.
     """
     found = []
     device = device_of(classifier)
@@ -106,13 +105,13 @@ def class_masks_of(
 
 
 def on_marker(mask: Tensor, marker: Tensor, shape: Tensor) -> Rows:
-    """Return where the mask of a cheated class lies.
+    """Return how much of a class's mask lies on marker and object.
 
-    ``mask``, ``marker`` and ``shape`` are ``(N, H, W)``; ``shape`` is where
-    objects of the class are. ``marker`` and ``shape`` are the shares of the
-    mask's mass on them, NaN for an empty mask; ``even``, the marker's share
-    of the image, is what a constant mask would reach; ``pointing`` is
-    whether the highest pixel is on the marker.
+    ``mask``, ``marker`` and ``shape`` are ``(N, H, W)``; ``shape`` marks the
+    objects of the class. Returned per image: ``marker`` and ``shape``, the
+    shares of the mask's sum on them (NaN for an empty mask); ``even``, the
+    marker's share of the image, which a constant mask would reach;
+    ``pointing``, whether the largest pixel is on the marker.
     """
     on_shape = metrics.share_on(mask, shape)
     return {
@@ -129,7 +128,7 @@ def find_marker(
     data: Scenes,
     indices: Sequence[int],
 ) -> dict[str, Rows]:
-    """Return :func:`on_marker` by method for images that are marked."""
+    """Return :func:`on_marker` by method for images with the marker."""
     assert data.shortcut is not None
     c = data.classes.index(data.shortcut.class_name)
     marker = torch.stack([data.marker(i) for i in indices])
@@ -151,11 +150,11 @@ def _ids(data: LabelledImages, index: int) -> Tensor:
 
 
 def randomised(classifier: nn.Module, seed: int = 0) -> Frozen:
-    """Return a frozen copy of a classifier with every weight drawn anew.
+    """Return a frozen copy of a classifier with random weights.
 
-    Each layer is initialised as PyTorch does it when it is built; batch norm
-    forgets its statistics. The original stays as it is, and so does the
-    global random state.
+    Each layer gets PyTorch's default initialisation, and the statistics of
+    batch norm are reset. The original and the global random state are
+    unchanged.
     """
     copy = deepcopy(unfrozen(classifier))
     with torch.random.fork_rng(devices=[]):
@@ -168,10 +167,10 @@ def randomised(classifier: nn.Module, seed: int = 0) -> Frozen:
 
 
 def rank_correlation(first: Tensor, second: Tensor) -> Tensor:
-    """Return Spearman's correlation of masks ``(N, H, W)``, image by image.
+    """Return Spearman's rank correlation of masks ``(N, H, W)`` per image.
 
-    1 for the same order of pixels, 0 for none in common; NaN where a mask
-    is constant and has no order.
+    The result is ``(N,)``: 1 for the same order of pixels, 0 for unrelated
+    orders, NaN if a mask is constant.
     """
     a, b = first.flatten(1).double(), second.flatten(1).double()
     varies = (a.std(1) > 0) & (b.std(1) > 0)
@@ -192,8 +191,8 @@ def fall_apart(
 
     ``before`` and ``after`` are class masks ``(N, C, H, W)`` of the images'
     labels, merged here. ``correlation`` is the :func:`rank_correlation` of
-    the two; ``auc_before``, ``auc_after`` and ``iou_before``, ``iou_after``
-    measure each against the truth.
+    the two. ``auc_before``, ``auc_after``, ``iou_before`` and ``iou_after``
+    compare each with the true masks.
     """
     batch = collate([data[i] for i in indices])
     assert batch.masks is not None

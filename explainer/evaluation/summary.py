@@ -1,9 +1,9 @@
-"""From rows to results: means, intervals, differences, two spreads.
+"""From rows to results: means, intervals, differences and spreads.
 
-A bootstrap interval tells how far a mean could move with other *images*
-(Efron, *Bootstrap methods: another look at the jackknife*, Annals of
-Statistics 1979; percentile intervals), the spread over *seeds* how far
-another run of the same training would end up elsewhere.
+A bootstrap interval measures how much a mean varies with the *images* (Efron,
+*Bootstrap methods: another look at the jackknife*, Annals of Statistics 1979;
+percentile intervals). The spread over *seeds* measures how much it varies
+between runs of the same training.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,13 +17,13 @@ from numpy.typing import ArrayLike, NDArray
 from explainer.evaluation.jsonl import Row, is_number
 
 MAIN = ("accuracy", "iou", "iou_50", "saliency", "mae")
-"""The metrics that stand at the top level of a method's results."""
+"""The metrics at the top level of a method's results."""
 
 REFERENCE = "explainer"
-"""The method that all others are compared with, image by image."""
+"""The method that all others are compared with, per image."""
 
 RESAMPLES = 2000
-"""How often images are drawn anew for an interval."""
+"""The number of bootstrap resamples of an interval."""
 
 _ABOUT = {
     "method": str,
@@ -34,15 +34,15 @@ _ABOUT = {
     "right": bool,
     "class_iou": dict,
 }
-"""What a row says besides numbers, and each IoU by class."""
+"""The entries of a row that are not metrics, and the IoUs by class."""
 
 _COST = ("seconds", "memory_mb", "gpu_memory_mb")
 
 Column = dict[int, float]
-"""A metric by image index, without the images where it is undefined."""
+"""A metric by image index, without images where it is undefined."""
 
 Values = Sequence[float | None]
-"""One value per image, None or NaN where it is undefined."""
+"""One value per image, None or NaN if undefined."""
 
 
 # --- intervals -----------------------------------------------------------
@@ -50,7 +50,7 @@ Values = Sequence[float | None]
 
 @lru_cache(maxsize=8)
 def _resampling(n: int, seed: int) -> NDArray[np.float64]:
-    """Return how much each of n images counts in each resample."""
+    """Return the weight of each of n images in each resample."""
     rng = np.random.default_rng(seed)
     draws = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
     return draws / n
@@ -62,17 +62,18 @@ def mean_interval(
     """Return the percentile interval of the mean of ``values`` ``(N,)``.
 
     Images are drawn with replacement :data:`RESAMPLES` times. For a *paired*
-    comparison pass the differences, image by image. The interval tells of
-    other images, not of another training run or another draw of a method's
-    random masks. Raises ValueError for no values or NaN.
+    comparison pass the differences per image. The interval covers the choice
+    of images. It does not cover another training run or other random draws of
+    a method. Raises ValueError for no values or NaN.
 
-    Not ``scipy.stats.bootstrap``, which draws for each list of values anew:
-    on 400 images it takes 70 times as long, and it refuses a single value.
+    ``scipy.stats.bootstrap`` is not used. It draws new resamples for each
+    list of values, takes 70 times as long on 400 images, and refuses a single
+    value.
     """
     x = np.asarray(values, np.float64)
     if x.ndim != 1 or not len(x) or np.isnan(x).any():
         raise ValueError("an interval needs a list of numbers without NaN")
-    # Centred, so that equal values give an interval of no width.
+    # Centred, so that equal values give an interval of width zero.
     means = x[0] + _resampling(len(x), seed) @ (x - x[0])
     tail = (1 - level) / 2
     low, high = np.quantile(means, (tail, 1 - tail))
@@ -100,10 +101,10 @@ def estimate(values: Iterable[float | None], seed: int = 0) -> dict[str, Any]:
 
 
 def is_result(row: Row) -> bool:
-    """Return whether a row read from disk holds what the table is made of.
+    """Return whether a row read from disk has all values of the table.
 
-    Image, seconds and every :data:`MAIN` metric. A metric is a number, or
-    None where it is undefined.
+    These are the image, the seconds and every :data:`MAIN` metric. A metric
+    is a number, or None if undefined.
     """
     return (
         all(isinstance(row.get(k), kind) for k, kind in _ABOUT.items())
@@ -121,8 +122,7 @@ def columns(rows: Sequence[Row]) -> dict[str, Column]:
     """Return every metric of one method's rows, by image index.
 
     ``class_iou_50`` is an image's mean over its classes, defined for images
-    that show two classes or more: only there can a mask be of the wrong
-    class.
+    that show two or more classes. Only there can a mask show the wrong class.
     """
     names = dict.fromkeys(k for row in rows for k in row)
     found: dict[str, Column] = {
@@ -145,7 +145,7 @@ def columns(rows: Sequence[Row]) -> dict[str, Column]:
 def _differences(
     ours: Mapping[str, Column], theirs: Mapping[str, Column], seed: int
 ) -> dict[str, Any]:
-    """Return ours minus theirs by metric, over the images both have."""
+    """Return ours minus theirs by metric, over the images of both."""
     return {
         name: estimate(
             (
@@ -169,7 +169,7 @@ def _per_class(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def _group(rows: Sequence[Row], right: bool) -> dict[str, Any]:
-    """Return means over the images that are predicted right, or wrong."""
+    """Return means over the images predicted correctly, or the others."""
     part = [row for row in rows if row["right"] is right]
     means = {k: _defined(row[k] for row in part) for k in MAIN}
     return {
@@ -187,14 +187,14 @@ def summarise(
     """Return the results of every method from its rows.
 
     For each method: the mean over images of each :data:`MAIN` metric;
-    ``seconds`` per image, the *median*, as the first call of all pays for
-    warming up; ``n`` images; ``ci``, bootstrap 95% intervals of every
+    ``seconds``, the *median* per image, since the first call includes warming
+    up; ``n``, the number of images; ``ci``, bootstrap 95% intervals of every
     metric's mean; ``difference``, this method minus the one named
-    "explainer", over the images that both have, with paired intervals
-    (absent without it); ``groups``, the means over images that the classifier
-    predicts right and wrong; and under ``more`` the other metrics, the IoU
-    of each class and the peak memory. None stands for what is undefined on
-    every image.
+    "explainer", over the images of both, with paired intervals (absent
+    without that method); ``groups``, the means over images that the
+    classifier predicts correctly and over the others; and under ``more`` the
+    other metrics, the IoU of each class and the peak memory. A metric that is
+    undefined on every image is None.
     """
     every = {name: columns(rows) for name, rows in table.items()}
     results: dict[str, Any] = {}
@@ -234,13 +234,12 @@ def summarise(
 
 
 def spreads(values: Sequence[Values]) -> dict[str, Any]:
-    """Return a mean with its two spreads.
+    """Return a mean with its spreads over seeds and over images.
 
-    ``values`` holds the values of each seed, undefined on the same images
-    for all of them. ``seeds`` are the means of the single seeds and
-    ``seed_sd`` their standard deviation (None for one seed); ``image_ci``
-    is the bootstrap 95% interval over images of what an image scores on
-    average over seeds.
+    ``values`` holds one list per seed; all are undefined on the same images.
+    ``seeds`` are the means of the single seeds, ``seed_sd`` their standard
+    deviation (None for one seed). ``image_ci`` is the bootstrap 95% interval
+    over images of the scores averaged over seeds.
     """
     defined = [_defined(column) for column in values]
     if not defined[0]:
@@ -268,9 +267,8 @@ def summarise_seeds(
     """Return :func:`spreads` by variant and metric.
 
     ``scores[variant]`` holds each seed's values by metric. Every variant but
-    "full" has, under ``difference``, also the spreads of its values minus
-    those of the full loss, seed by seed (those that both have) and image by
-    image.
+    "full" also has ``difference``: the spreads of its values minus those of
+    the full loss, paired by seed (the seeds of both) and by image.
     """
     results: dict[str, Any] = {}
     for variant, seeds in scores.items():

@@ -1,9 +1,8 @@
-"""An experiment from nothing to every file that the book reads.
+"""Reproduce an experiment: from data to every file that the book reads.
 
-:func:`steps_of` names the steps of an experiment, in their order. A step
-leaves files; one whose files are there is not run again, and one that was
-interrupted is resumed. So the same call, repeated, ends with everything in
-place, and steps that do not need one another may run side by side.
+:func:`steps_of` returns the steps of an experiment in order. Each step writes
+files. A step whose files exist is not run again, and an interrupted step
+resumes. Steps that do not depend on each other may run in parallel.
 """
 
 import json
@@ -39,8 +38,8 @@ __all__ = [
 def preset_of(experiment: str, classifier: str | None) -> str:
     """Return the preset of an experiment and a classifier, by name.
 
-    ``voc2007`` and ``coco2014`` come with two classifiers, of which one has
-    to be named; the others with one.
+    ``voc2007`` and ``coco2014`` have two classifiers, so one has to be named.
+    The others have one.
     """
     if experiment in PRESETS and classifier is None:
         return experiment
@@ -58,7 +57,7 @@ def preset_of(experiment: str, classifier: str | None) -> str:
 
 
 def steps_of(experiment: Experiment) -> list[Step]:
-    """Return the steps of an experiment, in their order, done or not."""
+    """Return all steps of an experiment in order, finished or not."""
     return [
         step
         for group in (
@@ -75,11 +74,10 @@ def steps_of(experiment: Experiment) -> list[Step]:
 
 
 def remember(path: Path, asked: Mapping[str, object]) -> None:
-    """Write down what a folder's experiment is, or compare it.
+    """Record a folder's experiment, or compare it with the record.
 
-    Raises :class:`UserError` where the folder holds another one: a step
-    that is done would not be done again, and its result would be taken for
-    what is asked now.
+    Raises :class:`UserError` if the folder holds another experiment, whose
+    finished steps would otherwise be taken for this one's.
     """
     wanted = json.loads(json.dumps(asked))
     theirs = read_json(path) if path.exists() else wanted
@@ -95,7 +93,7 @@ def remember(path: Path, asked: Mapping[str, object]) -> None:
 
 
 def chosen_steps(steps: Sequence[Step], only: Sequence[str]) -> list[Step]:
-    """Return the steps that are named, or all; UserError for no step."""
+    """Return the named steps, or all; UserError for an unknown name."""
     names = [step.name for step in steps]
     for name in only:
         if name not in names:
@@ -111,10 +109,10 @@ def reproduce(
     minutes: float | None = None,
     say: Callable[[str], object] = print,
 ) -> bool:
-    """Run the steps that are not done; return whether all are done then.
+    """Run the unfinished steps; return whether all are finished.
 
-    Where ``minutes`` (fractions too) are over, everything is kept and the
-    rest is left for another call.
+    After ``minutes`` (also fractions) the work stops. Finished work is kept,
+    and another call resumes.
     """
     with time_limit(minutes):
         try:

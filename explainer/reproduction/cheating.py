@@ -1,4 +1,4 @@
-"""What explanations say of a classifier that cheats, and of a random one."""
+"""Explanations of a classifier that cheats, and of a random one."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -26,20 +26,19 @@ from explainer.provenance import describe
 from explainer.reproduction.experiment import Experiment, Step, once
 
 IMAGES = 32
-"""Test images that a method explains."""
+"""The number of test images that a method explains."""
 
 STEPS, BATCH = 200, 16
-"""Of the trainings for a random classifier, and for the trained one beside
-it."""
+"""Steps of the trainings for the random and for the trained classifier."""
 
 LEARNED = ("explainer", "rtis")
 
 HONEST = "scenes"
-"""The shipped classifier that does not cheat, which the cheat starts from."""
+"""The shipped, honest classifier from which the cheating one starts."""
 
 
 def cheating_steps(experiment: Experiment) -> list[Step]:
-    """Return the step of both tests, where a shortcut is planted."""
+    """Return the step of both tests, if the data has a planted shortcut."""
     if experiment.preset.data != "shortcut":
         return []
     return [
@@ -55,12 +54,12 @@ def cheating_steps(experiment: Experiment) -> list[Step]:
 def measure_all(experiment: Experiment) -> None:
     """Write ``cheating.json``.
 
-    ``reliance``: what the classifiers of the scenes and of the shortcut make
-    of a marker and of a star; ``marker``: for every method, where its mask
-    of the cheated class lies; ``randomised``: for every method, its masks
-    for the classifier of the scenes against those for a copy with random
-    weights. The Explainer and RTIS are trained afresh, for both classifiers
-    alike.
+    ``reliance``: how much the classifiers of the scenes and of the shortcut
+    rely on the marker and on the object. ``marker``: for every method, how
+    much of its mask lies on the marker. ``randomised``: for every method, its
+    masks for the scenes' classifier compared with those for a copy with
+    random weights. The Explainer and RTIS are trained again, in the same way
+    for both classifiers.
     """
     folder = experiment.out / "cheating"
     data: Any = experiment.load("test")
@@ -113,7 +112,7 @@ def contender(
 
 
 def find(experiment: Experiment, name: str, folder: Path) -> dict[str, Any]:
-    """Return where a method's mask of the cheated class lies."""
+    """Return how much of a method's mask lies on the marker."""
     data: Any = experiment.load("test")
     networks = {"explainer": "explainer", "rtis": str(experiment.rtis_folder)}
     network = None
@@ -129,7 +128,7 @@ def find(experiment: Experiment, name: str, folder: Path) -> dict[str, Any]:
 
 
 def fall(experiment: Experiment, name: str, folder: Path) -> dict[str, Any]:
-    """Return how a method's masks change with a classifier's weights."""
+    """Return how a method's masks change for a randomised classifier."""
     steps = experiment.shortened(STEPS).preset.explainer_training.steps
     short = shortened(PRESETS[HONEST], steps, batch_size=BATCH)
     trained = load_classifier(HONEST).to(experiment.device or "cpu")

@@ -1,7 +1,7 @@
-"""What an explanation costs: how it grows, and method beside method.
+"""The cost of an explanation: how it grows, and by method.
 
-To be measured on a machine without other work, and with one thread on one
-that has some: threads that wait for a busy core spoil the figures.
+Measure on an idle machine. On a busy one use a single thread, since threads
+that wait for a core distort the times.
 """
 
 import time
@@ -31,15 +31,14 @@ from explainer.reproduction.experiment import Experiment, Step
 from explainer.reproduction.rivals import tuned
 
 EXPERIMENTS = ("scenes",)
-"""Where costs are measured."""
+"""The experiments whose costs are measured."""
 
 COUNTS: Options = {
     "rise": {"n_masks": 64},
     "extremal_perturbation": {"iterations": 10},
     "igos": {"iterations": 2, "steps": 5},
 }
-"""How costs grow they show under small counts, too: a mask or a step costs
-what any other does."""
+"""Small counts suffice, since every mask or step costs the same."""
 
 CLASSES = (1, 2, 3, 4)
 BATCHES = (1, 4, 16)
@@ -48,7 +47,7 @@ ROUNDS = 3
 
 
 def cost_steps(experiment: Experiment) -> list[Step]:
-    """Return the two steps; none where costs are not measured."""
+    """Return the two steps; none if costs are not measured."""
     if experiment.name not in EXPERIMENTS:
         return []
     return [
@@ -100,8 +99,8 @@ def card_of(
 def measure_cost(experiment: Experiment) -> None:
     """Write ``cost.json``: seconds, CPU seconds and passes per image.
 
-    Of each of the paper's methods, against the size of the image, the number
-    of classes asked for and the batch, one at a time.
+    They are measured for each of the paper's methods. The size of the image,
+    the number of classes and the batch are varied one at a time.
     """
     preset, device = experiment.preset, experiment.device or "cpu"
     trial = experiment.budget == "trial"
@@ -115,7 +114,7 @@ def measure_cost(experiment: Experiment) -> None:
         samples = [data[i] for i in range(min(max(BATCHES), len(data)))]
         images[size] = collate(samples).images.to(device)
     classifier = experiment.classifier
-    measure_costs(rows, classifier, images, [base])  # what happens only once
+    measure_costs(rows, classifier, images, [base])  # warm up
     points = measure_costs(
         rows,
         classifier,
@@ -131,9 +130,10 @@ def measure_cost(experiment: Experiment) -> None:
 def least_seconds(
     calls: Mapping[str, Callable[[], object]], rounds: int
 ) -> dict[str, float]:
-    """Return each call's least seconds; in every round all take a turn.
+    """Return the smallest time in seconds of each call over all rounds.
 
-    The least is what other work on the machine disturbed least.
+    Each call runs once per round. The smallest time is disturbed least by
+    other work on the machine.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
@@ -153,14 +153,14 @@ def beside_the_explainer(
     batch: Batch,
     rounds: int,
 ) -> dict[str, Any]:
-    """Return seconds per image by method, and ratios to the Explainer's."""
+    """Return seconds per image by method, and their ratios to E's."""
 
     def explain(name: str) -> Callable[[], object]:
         return lambda: attribute(
             name, rows[name], classifier, batch, batch.labels, seed=0
         )
 
-    explain("explainer")()  # what happens only once
+    explain("explainer")()  # warm up
     least = least_seconds({name: explain(name) for name in rows}, rounds)
     seconds = {name: s / len(batch.images) for name, s in least.items()}
     return {
@@ -172,7 +172,7 @@ def beside_the_explainer(
 
 
 def single_pairs(batch: Batch) -> list[Batch]:
-    """Return a batch of one image and one class for each that it asks."""
+    """Return one batch per pair of an image and a class to explain."""
     pairs = batch.labels.nonzero().tolist()
     single = torch.eye(batch.labels.shape[1]).to(batch.labels)
     return [
@@ -188,7 +188,7 @@ def batch_beside_loop(
     batch: Batch,
     rounds: int,
 ) -> dict[str, Any]:
-    """Return the seconds of a batch and of a loop over its pairs."""
+    """Return the time in seconds of a batch and of a loop over its pairs."""
 
     def explain(part: Batch) -> Tensor:
         return attribute(name, row, classifier, part, part.labels, seed=0)
@@ -214,9 +214,9 @@ def batch_beside_loop(
 def measure_speed(experiment: Experiment) -> None:
     """Write ``speed.json``: seconds per image under the scoreboard's budget.
 
-    Ratios to the Explainer's; and for EP and iGOS++ how many times longer a
-    loop over images and classes takes than a batch of them, with the same
-    function and few steps.
+    The file also holds ratios to the Explainer's time. For EP and iGOS++ it
+    holds the time of a loop over images and classes divided by the time of
+    one batch, with the same function and few steps.
     """
     trial = experiment.budget == "trial"
     rounds = 1 if trial else ROUNDS

@@ -1,4 +1,4 @@
-"""What a reproduction is asked for, and the steps that it is made of."""
+"""The request of a reproduction, and its steps."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -17,20 +17,20 @@ from explainer.presets import Preset
 from explainer.provenance import command_line, environment
 
 SHORT_STEPS = {"animals": 600}
-"""Steps of a trial on the short schedule; 1,000 elsewhere."""
+"""Steps of a trial on the short schedule by experiment, else 1,000."""
 
 SHORT_SIZE, SHORT_SCALE = 160, 1.4
-"""Pixels and magnification of that schedule, for networks that magnify."""
+"""Pixels and magnification of that schedule, if the network magnifies."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is asked for, and where it goes.
+    """A reproduction: preset, output folder and limits.
 
-    ``limit`` keeps to the first so many images of each split;
-    ``initial_weights`` as in :meth:`Preset.train_classifier`; ``device`` is
-    "cpu", "cuda" or None for the CPU; ``budget`` names what RISE, EP and
-    iGOS++ may take, None for the experiment's own.
+    ``limit`` is the largest number of images per split; ``initial_weights``
+    as in :meth:`Preset.train_classifier`; ``device`` is "cpu", "cuda" or None
+    for the CPU; ``budget`` names the budget of RISE, EP and iGOS++, None for
+    the experiment's own.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Experiment:
     def load(
         self, split: str, most: int | None = None, download: bool = False
     ) -> LabelledImages:
-        """Return a split of the experiment's data; ``most`` images of it."""
+        """Return a split of the data, with at most ``most`` images."""
         data = self.preset.load(
             split, root=self.root, limit=self.limit, download=download
         )
@@ -53,30 +53,30 @@ class Experiment:
 
     @cached_property
     def classifier(self) -> Frozen:
-        """The classifier that the experiment trained, on its device."""
+        """Return the experiment's trained classifier, on its device."""
         loaded: Frozen = load_classifier(self.out / "classifier")
         return loaded.to(self.device or "cpu")
 
     def network(self, folder: str) -> nn.Module:
-        """Return the network trained in a folder of ``out``."""
+        """Return the network that was trained in a folder of ``out``."""
         network = load_explainer(self.out / folder, self.classifier.classes)
         return network.to(self.device or "cpu")
 
     @property
     def notes(self) -> dict[str, Any]:
-        """What the configuration of its trainings says besides."""
+        """Return additional entries of the trainings' configuration."""
         return {"preset": self.name, "limit": self.limit}
 
     def at_most(self, n: int) -> int:
-        """Return a number of images, or the experiment's limit if less."""
+        """Return ``n``, or the experiment's limit if that is smaller."""
         return n if self.limit is None else min(n, self.limit)
 
     def shortened(self, steps: int | None = None) -> "Experiment":
         """Return the experiment on the short schedule, for trials.
 
-        1,000 steps in one stage (photographs 600, at 160 pixels magnified
-        1.4 times), no averaging, the learning rate falling to zero by then;
-        never more steps than the full training has.
+        It has 1,000 steps in one stage (600 for photographs, at 160 pixels
+        magnified 1.4 times) and no averaging. The learning rate falls to zero
+        at the last step. It never has more steps than the full training.
         """
         preset = self.preset
         steps = steps or SHORT_STEPS.get(self.name, 1000)
@@ -95,16 +95,16 @@ class Experiment:
 
     @property
     def rtis_folder(self) -> Path:
-        """The folder of the network that was trained with RTIS's loss."""
+        """Return the folder of the network trained with RTIS's loss."""
         return self.out / "rtis" / f"seed-{self.preset.seeds[0]}"
 
     @property
     def rtis(self) -> nn.Module:
-        """That network."""
+        """Return the network trained with RTIS's loss."""
         return self.network(str(self.rtis_folder.relative_to(self.out)))
 
     def folder_of(self, kind: str) -> Path:
-        """Return where "classifier", "explainer" or "rtis" lies."""
+        """Return the folder of "classifier", "explainer" or "rtis"."""
         return self.rtis_folder if kind == "rtis" else self.out / kind
 
     def measured_with(self, *kinds: str) -> dict[str, str]:
@@ -118,9 +118,9 @@ class Experiment:
         }
 
     def card(self, *kinds: str, **about: Any) -> dict[str, Any]:
-        """Return what a results file says of its making.
+        """Return the card of a results file.
 
-        ``kinds`` are the networks that it was measured with.
+        ``kinds`` are the networks that were measured.
         """
         return {
             **self.notes,
@@ -133,7 +133,7 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Step:
-    """One step: what it does, the file it leaves last, and how to run it."""
+    """One step: what it does, the last file it writes, how to run it."""
 
     name: str
     does: str
@@ -142,12 +142,12 @@ class Step:
 
     @property
     def done(self) -> bool:
-        """Whether its file is there; files are written whole or not."""
+        """Return whether its file exists; files are written atomically."""
         return self.leaves.exists()
 
 
 def once(path: Path, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what a JSON file holds; make and write it if it is not there."""
+    """Return a JSON file's content; make and write it if it is missing."""
     if not path.exists():
         write_json(path, make())
     return read_json(path)

@@ -1,8 +1,7 @@
-"""The networks of an experiment: trained, chosen and searched for.
+"""Steps that train the networks of an experiment and choose among them.
 
-The Explainer is trained with several seeds where runs differ, and one is
-chosen on validation images; RTIS is trained with the weight of its area
-that a search of short trainings found.
+An Explainer with several seeds is chosen on validation images. RTIS is
+trained with the weight of its area that a search with short trainings found.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,21 +23,21 @@ from explainer.reproduction.experiment import Experiment, Step, once
 from explainer.training.finish import merit, sharpness_scores
 
 JUDGED = 200
-"""Validation images that a seed's run is judged on."""
+"""The number of validation images that a seed's run is judged on."""
 
 TIE = 0.01
-"""Class scores this close are a tie."""
+"""Differences of class scores up to this value count as a tie."""
 
 LEAST_OWN, MOST_OTHER = 0.8, 0.25
-"""A network tells the classes apart where each mask shows its own class with
-at least the first probability, and every other with at most the second."""
+"""A network separates the classes if each mask shows its own class with at
+least the first probability, and every other with at most the second."""
 
 AREA_WEIGHTS: Mapping[str, Sequence[float]] = {
     "scenes": (0.001, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
     "animals": (0.3, 1.0, 3.0, 10.0),
 }
-"""By experiment, the weights of RTIS's area that are tried. Stalder et al.
-tuned it from 0.001 to 1. Elsewhere the preset's own is used."""
+"""By experiment, the weights of RTIS's area to try. Stalder et al. tuned it
+from 0.001 to 1. Other experiments use the preset's."""
 
 AREA_STEPS = 300
 """Steps of a training in that search."""
@@ -118,7 +117,7 @@ def network_steps(experiment: Experiment) -> list[Step]:
 
 
 def fetch(experiment: Experiment) -> None:
-    """Load every split, which fetches what is missing; count its images."""
+    """Download missing data; write the number of images of each split."""
     splits = {
         split: len(experiment.load(split, download=True))
         for split in ("train", "val", "test")
@@ -160,7 +159,7 @@ def fit(
 ) -> None:
     """Train a network of the experiment's classifier into a folder.
 
-    On ``train``, by default the whole training split.
+    The data are ``train``, by default the whole training split.
     """
     here = replace(experiment, preset=preset)
     preset.train_explainer(
@@ -182,11 +181,11 @@ def fit(
 def extremes(
     scores: Sequence[Sequence[float | None]],
 ) -> tuple[float, float]:
-    """Return a class-score table's least diagonal and greatest other entry.
+    """Return the smallest diagonal and largest other class score.
 
     ``scores`` as in
-    :func:`~explainer.evaluation.class_scores.class_score_tables`; "none"
-    and rows without images are left out.
+    :func:`~explainer.evaluation.class_scores.class_score_tables`; the column
+    "none" and rows without images are left out.
     """
     own: list[float] = []
     other: list[float] = []
@@ -198,11 +197,12 @@ def extremes(
 
 
 def judged(experiment: Experiment, network: nn.Module) -> dict[str, Any]:
-    """Return how well a network tells classes apart, and its masks' scores.
+    """Return how well a network separates classes, and its masks' scores.
 
-    On the first :data:`JUDGED` validation images: the table of class scores
-    with its ``least_own`` and ``greatest_other`` entry, whether these are
-    good enough (``tells_apart``), and IoU, accuracy and MAE of the masks.
+    Measured on the first :data:`JUDGED` validation images: the table of class
+    scores, its smallest diagonal entry ``least_own`` and its largest other
+    entry ``greatest_other``, whether these are good enough (``tells_apart``),
+    and IoU, accuracy and MAE of the masks.
     """
     val = experiment.load("val", JUDGED)
     tables = class_score_tables(
@@ -225,11 +225,11 @@ def judged(experiment: Experiment, network: nn.Module) -> dict[str, Any]:
 
 
 def chosen_run(runs: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the name of the run to take, by what :func:`judged` said.
+    """Return the name of the best run, given :func:`judged` of each.
 
-    The one with the greatest distance between the least diagonal entry of
-    its class scores and the greatest entry beside the diagonal. Among those
-    within :data:`TIE` of it the merit of the masks decides
+    The best run has the largest difference between the smallest diagonal
+    entry of its class scores and the largest other one. Among runs within
+    :data:`TIE` of it the merit of the masks decides
     (:func:`~explainer.training.finish.merit`).
     """
     margins = {
@@ -242,7 +242,7 @@ def chosen_run(runs: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def judge_seeds(experiment: Experiment) -> None:
-    """Write ``seeds.json``: what each seed's run reached, and the best.
+    """Write ``seeds.json``: the scores of each seed's run, and the best run.
 
     On validation images, by :func:`judged` and :func:`chosen_run`.
     """
@@ -296,17 +296,17 @@ def with_area(preset: Preset, weight: float) -> Preset:
 
 
 def train_area(experiment: Experiment, weight: float) -> None:
-    """Train RTIS shortly with one weight into ``rtis/area-WEIGHT/``."""
+    """Train RTIS with one weight, for few steps, in ``rtis/area-WEIGHT/``."""
     short = experiment.shortened(AREA_STEPS).preset
     folder = f"rtis/area-{weight:g}"
     fit(experiment, with_area(short, weight), folder, "rtis")
 
 
 def choose_area(experiment: Experiment) -> None:
-    """Write the scores of each weight and the best of them.
+    """Write the scores of each weight, and the best weight.
 
-    The masks of each short training are judged on the validation images,
-    after their sharpness was chosen there as in any training.
+    The masks of each short training are judged on validation images. Their
+    sharpness is chosen on the same images, as in any training.
     """
     short = experiment.shortened(AREA_STEPS)
     val = short.load("val")

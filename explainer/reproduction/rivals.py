@@ -1,8 +1,8 @@
-"""The rivals' settings, searched on validation images, and their budgets.
+"""Steps that search the rivals' settings and compare their budgets.
 
-Test images are never looked at. A rival gets its defaults or whatever beats
-them; its costly maps are kept on disk, so that their final scalings, tried
-one and all, cost nothing.
+Only validation images are used. A rival keeps its defaults unless other
+settings score higher. Slow maps are stored on disk, so that all final
+scalings can be tried on them.
 """
 
 import random
@@ -45,7 +45,7 @@ LAYERS: Mapping[str, Sequence[str]] = {
     "small_cnn": ("encoder.stages.0", "encoder.stages.1"),
     "efficientnet_lite0": ("blocks.3", "blocks.4", "blocks.5", "blocks.6"),
 }
-"""Other layers for Grad-CAM than the classifier's own choice, its last."""
+"""Layers to try for Grad-CAM besides the classifier's default, its last."""
 
 GRIDS: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "rise": {"cells": (7, 4, 5, 10), "p": (0.5, 0.1, 0.3, 0.7)},
@@ -66,7 +66,7 @@ GRIDS: Mapping[str, Mapping[str, Sequence[Any]]] = {
     },
     "rtis": {"sharpen": (1.0, 1.5, 2, 3, 5, 8)},
 }
-"""Per method, its settings and the values to try, its default first."""
+"""By method, its settings and the values to try, the default first."""
 
 SCALINGS = ("min_max", "max", "none")
 POWERS = (1.0, 0.3, 0.5, 2, 3)
@@ -75,15 +75,14 @@ CACHED = ("rise", "extremal_perturbation", "igos")
 """The methods whose maps lie in [0, 1] before the final scaling."""
 
 DRAWN: Mapping[str, int] = {"scenes": 12, "animals": 4}
-"""By experiment, how many settings of a costly method are drawn from its
-grid to compete with its default. Other experiments run the defaults, as the
-paper's authors did."""
+"""By experiment, how many settings of a slow method are drawn from its
+grid. Other experiments run the defaults, as the paper's authors did."""
 
 IMAGES = 48
 FEW: Mapping[str, Mapping[str, int]] = {
     "animals": {"extremal_perturbation": 24, "igos": 24}
 }
-"""Validation images of the search; fewer for the slowest on photographs."""
+"""The number of validation images; fewer for slow methods on photographs."""
 
 BATCH = 8
 
@@ -92,7 +91,8 @@ BUDGETS_TRIED: Mapping[str, Sequence[Mapping[str, int]]] = {
     "extremal_perturbation": [{"iterations": n} for n in (25, 50, 100, 200)],
     "igos": [
         {"iterations": i, "steps": s}
-        # The last two are the published counts, and the authors' swap.
+        # The last two are the published counts, and the authors' with the two
+        # swapped.
         for i, s in ((5, 5), (10, 5), (20, 5), (15, 20), (20, 15))
     ],
 }
@@ -146,7 +146,7 @@ def rival_steps(experiment: Experiment) -> list[Step]:
 
 
 def tuned(experiment: Experiment) -> dict[str, dict[str, Any]]:
-    """Return what the experiment's own search chose, by method."""
+    """Return the settings by method that the experiment's search chose."""
     if experiment.name not in DRAWN:
         return {}
     return chosen_in(experiment.out / "rivals_search.json")
@@ -158,9 +158,10 @@ def tuned(experiment: Experiment) -> dict[str, dict[str, Any]]:
 def settings_to_try(
     name: str, classifier: str, drawn: int, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """Return options of a method, the default (no options) first.
+    """Return the options of a method to try, the default (none) first.
 
-    All of a cheap method's; of a costly one's ``drawn``, at random.
+    They are all options of a fast method, and ``drawn`` random ones of a slow
+    method.
     """
     grid = GRIDS.get(name, {})
     if name == "grad_cam":
@@ -184,7 +185,7 @@ def scalings_to_try(name: str) -> list[dict[str, Any]]:
     """Return final scalings of a method's maps, the default first."""
     if name == "rtis":
         return [{}]
-    # Grad-CAM's maps have no unit: unscaled they mean nothing.
+    # Grad-CAM's maps have no fixed scale, so they are always scaled.
     scalings = SCALINGS[:2] if name == "grad_cam" else SCALINGS
     defaults = {"scaling": scalings[0], "power": POWERS[0]}
     return [
@@ -198,7 +199,7 @@ def scalings_to_try(name: str) -> list[dict[str, Any]]:
 
 
 def search(experiment: Experiment, name: str) -> None:
-    """Write the scores of every setting and scaling, and the best.
+    """Write the scores of every setting and scaling, and the best one.
 
     ``tried`` begins with the defaults; ``chosen`` has the highest merit
     (:func:`~explainer.training.finish.merit`).
@@ -250,7 +251,7 @@ def scaled_maps(
 ) -> Iterator[tuple[dict[str, Any], Tensor]]:
     """Yield each final scaling and the class masks ``(N, C, H, W)``.
 
-    The maps of a costly method are made once, and kept in ``folder``.
+    The maps of a slow method are computed once and kept in ``folder``.
     """
 
     def explain(scaling: Mapping[str, Any], part: Batch) -> Tensor:
@@ -285,7 +286,7 @@ def scaled_maps(
 def contender_of(
     experiment: Experiment, name: str, options: Mapping[str, Any]
 ) -> Contender:
-    """Return a rival with options, under the budget of the search."""
+    """Return a rival with options, under the search's budget."""
     given = BUDGETS["trial" if experiment.budget == "trial" else "reduced"]
     every = {**given.get(name, {}), **options}
     if name == "rtis":
@@ -294,7 +295,7 @@ def contender_of(
 
 
 def kept(path: Path, make: Any) -> Tensor:
-    """Return the tensor in a file; make and write it if it is not there."""
+    """Return the tensor in a file; make and write it if it is missing."""
     if not path.exists():
         content = BytesIO()
         np.savez_compressed(content, maps=make().numpy())
@@ -327,10 +328,10 @@ def join_searches(experiment: Experiment) -> None:
 
 
 def compare_budgets(experiment: Experiment, name: str) -> None:
-    """Write a rival's scores by budget, and what the authors' costs.
+    """Write a rival's scores by budget, and the cost of the authors' budget.
 
-    Under the settings that the search chose, on validation images; the
-    authors' budget on one image only.
+    The rival has the settings that the search chose. Scores are on validation
+    images; the authors' budget is timed on one image only.
     """
     classifier, val = experiment.classifier, experiment.load("val")
     budgets = BUDGETS_TRIED[name]
@@ -378,7 +379,7 @@ def compare_budgets(experiment: Experiment, name: str) -> None:
 
 
 def join_budgets(experiment: Experiment) -> None:
-    """Write ``rivals_budget.json``: what budgets buy, by rival."""
+    """Write ``rivals_budget.json``: the scores by rival and budget."""
     found = {
         name: read_json(experiment.out / "budget" / f"{name}.json")
         for name in BUDGETS_TRIED

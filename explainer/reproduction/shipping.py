@@ -1,4 +1,4 @@
-"""Copy what an experiment made into a checkout of the repository."""
+"""Copy an experiment's results into a checkout of the repository."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ ABOUT: Mapping[str, Mapping[str, str]] = {
         "decision about a person may rest on it",
     },
 }
-"""What a card says besides numbers, by experiment."""
+"""Additional entries of a card, by experiment."""
 
 KINDS = ("classifier", "explainer", "rtis")
 
@@ -45,11 +45,11 @@ def ship(
 ) -> list[Path]:
     """Return the files written into ``checkout``.
 
-    Of the ``steps``: a network's weights and card go to
+    The files come from ``steps``. A network's weights and card go to
     ``explainer/weights``, a results file to ``book/results`` under the
-    experiment's name. Raises :class:`UserError` where one of them is not
-    done, where they are a trial of few images or steps, or where
-    ``checkout`` is none.
+    experiment's name. Raises :class:`UserError` if a step is not finished, if
+    the experiment is a trial with few images or steps, or if ``checkout`` is
+    not a checkout.
     """
     weights, results = (
         checkout / "explainer/weights",
@@ -100,7 +100,7 @@ def ship(
 
 
 def card_of(experiment: Experiment, kind: str) -> dict[str, Any]:
-    """Return the card of a shipped network, with its scores on test."""
+    """Return the card of a shipped network, with its test scores."""
     folder = experiment.folder_of(kind)
     run = read_json(folder / "card.json")
     load = load_classifier if kind == "classifier" else load_explainer

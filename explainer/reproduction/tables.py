@@ -1,4 +1,4 @@
-"""The scoreboard and the class scores of all methods, on test images."""
+"""Steps that measure the scoreboard and the class scores on test images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -33,16 +33,16 @@ BUDGET: Mapping[str, str] = {
 """By experiment, the budget of RISE, EP and iGOS++; "full" elsewhere."""
 
 ITERATIVE = ("rise", *SLOW)
-"""The methods that have a step of their own, for they take long."""
+"""The methods that have their own step because they are slow."""
 
 PAPER_TABLE = ("bottle", "car", "cat", "dog", "person")
-"""The classes of the paper's class-score table, which COCO has, too."""
+"""The classes of the paper's class-score table; COCO has them too."""
 
 SCORED: Mapping[str, int] = {"animals": 200}
-"""By experiment, on how many test images class scores are measured."""
+"""By experiment, the number of test images of the class scores."""
 
 SCORED_SLOW = 40
-"""The same for the methods that pay for each class anew."""
+"""The same for methods whose cost grows with the number of classes."""
 
 NOT_SCORED: Mapping[str, Sequence[str]] = {"animals": SLOW}
 """Methods whose class scores would take days, by experiment."""
@@ -54,7 +54,7 @@ VIEWS = 5
 ONLY: Mapping[str, Sequence[str]] = {
     "shortcut": ("explainer", "rtis", "ellipse")
 }
-"""The rows of a scoreboard that stands in the networks' cards alone."""
+"""The rows of a scoreboard that is only in the networks' cards."""
 
 
 def table_steps(experiment: Experiment) -> list[Step]:
@@ -163,13 +163,13 @@ def rows_of(
 
 
 def all_names(experiment: Experiment) -> list[str]:
-    """Return the names of all rows, the untrained network's if there is."""
+    """Return the names of all rows, with the untrained network if any."""
     names = rows_named(["all"])
     return [*names, "untrained"] if has_parts(experiment) else names
 
 
 def about(experiment: Experiment) -> dict[str, Any]:
-    """Return what both tables' cards say besides."""
+    """Return additional entries of both tables' cards."""
     return {
         "preset": experiment.name,
         "split": "test",
@@ -218,17 +218,16 @@ def score_all(experiment: Experiment) -> None:
 def table_classes(classes: Sequence[str]) -> tuple[str, ...]:
     """Return the classes of the class-score table.
 
-    Those of the paper's table where the data has them, else all.
+    They are those of the paper's table if the data has them, else all.
     """
     whole = set(PAPER_TABLE) <= set(classes)
     return PAPER_TABLE if whole else tuple(classes)
 
 
 def score_classes(experiment: Experiment, name: str) -> None:
-    """Write the class scores of the methods, and of two controls.
+    """Write the class scores of the methods and of two controls.
 
-    The file of that name is there when all methods are; until then it grows
-    beside it.
+    The file gets its final name once all methods are measured.
     """
     left_out = NOT_SCORED.get(experiment.name, ())
     names = [

@@ -1,8 +1,8 @@
-"""Trials on the short schedule: what each part of the method does.
+"""Trials on the short schedule: the effect of each part of the method.
 
-The ablation of the loss, what training adds to a network that knows the
-classifier's features, how often a seed confuses classes, and how many images
-a network must see before its masks are more than noise.
+The trials are the ablation of the loss, the effect of training and of the
+network's parts, the number of seeds that confuse classes, and trainings on
+few images.
 """
 
 from collections.abc import Mapping
@@ -51,27 +51,27 @@ SEEDS: Mapping[str, Mapping[str, int]] = {
 """By experiment, the variants of the loss and with how many seeds each."""
 
 SHORT_SEEDS = {"scenes": 5}
-"""By experiment, the short runs whose confusions are counted."""
+"""By experiment, the number of short runs to check for confusions."""
 
 VALIDATED = 100
-"""Validation images of a trial's training and of its sharpness."""
+"""The number of validation images for a trial's training and sharpness."""
 
 PARTS: Mapping[str, Mapping[str, Any]] = {
     "no-sharing": {"affinity_cells": 0},
     "no-class-activation": {"class_activation": False},
     "no-magnification": {"scale": 1.0},
 }
-"""What is left out of the network, by its options."""
+"""The options that leave out a part of the network."""
 
 BIASES = (-4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0)
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-"""Biases and factors of the logits tried for the untrained network."""
+"""Biases and factors of the logits to try for the untrained network."""
 
 IMAGES = {"scenes": (1, 10, 100, 1000)}
 """By experiment, the numbers of training images."""
 
 SEEN = 100
-"""Training images on which such a network is measured at most."""
+"""The largest number of training images to measure such a network on."""
 
 
 def trial_steps(experiment: Experiment) -> list[Step]:
@@ -88,7 +88,7 @@ def trial_steps(experiment: Experiment) -> list[Step]:
 
 
 def ablation_steps(experiment: Experiment) -> list[Step]:
-    """Return a step for each training, and one for the table of all."""
+    """Return a step for each training, and one for the table."""
     seeds = SEEDS.get(experiment.name, {})
     trainings = [
         _variant_step(experiment, variant, seed)
@@ -136,7 +136,7 @@ def try_variant(experiment: Experiment, variant: str, seed: int) -> None:
 
 
 def ablate_all(experiment: Experiment) -> None:
-    """Write ``ablation.json`` from the trials, and masks beside it."""
+    """Write ``ablation.json`` from the trials, and a file of masks."""
     ablate(
         ablation_of(experiment),
         experiment.out / "ablation.json",
@@ -164,10 +164,10 @@ def seed_steps(experiment: Experiment) -> list[Step]:
 
 
 def count_confusions(experiment: Experiment) -> None:
-    """Write ``short_seeds.json``: each short run's class scores on val.
+    """Write ``short_seeds.json``: class scores of short runs (validation).
 
-    The runs are the ablation's of the full loss, as sharp as their masks
-    are best. ``confused`` counts those that do not tell the classes apart
+    The runs are the ablation's with the full loss, each with its best
+    sharpness. ``confused`` counts those that do not separate the classes
     (:func:`~explainer.reproduction.networks.judged`).
     """
     short = experiment.shortened()
@@ -215,13 +215,13 @@ def sharpen(
 
 
 def has_parts(experiment: Experiment) -> bool:
-    """Return whether the network knows classes before it is trained."""
+    """Return whether the network uses the classifier's class activation."""
     options = experiment.preset.explainer_options
     return bool(options.get("class_activation"))
 
 
 def part_steps(experiment: Experiment) -> list[Step]:
-    """Return the steps on the parts of the network, where it has them."""
+    """Return the steps on the network's parts, if it has them."""
     if not has_parts(experiment):
         return []
     out = experiment.out
@@ -260,7 +260,7 @@ def part_steps(experiment: Experiment) -> list[Step]:
 
 
 def train_part(experiment: Experiment, name: str) -> None:
-    """Train shortly a network that lacks a part into ``adds/NAME/``."""
+    """Train a network without one part, for few steps, in ``adds/NAME/``."""
     preset = experiment.shortened().preset
     options = {**preset.explainer_options, **PARTS[name]}
     preset = replace(preset, explainer_options=options, sharpen=(1.0,))
@@ -268,9 +268,9 @@ def train_part(experiment: Experiment, name: str) -> None:
 
 
 def finish_untrained(experiment: Experiment, folder: str) -> None:
-    """Write the network that a training starts from, at its best.
+    """Write the untrained network with its best bias and sharpness.
 
-    Its decoder says nothing, so that what is left is the classifier's class
+    Its decoder's output is zero. What remains is the classifier's class
     activation on the magnified image, shared among similar cells. Bias and
     sharpness are those with the best masks on validation images.
     """
@@ -335,9 +335,9 @@ def columns_of(
 
 
 def measure_parts(experiment: Experiment) -> None:
-    """Write ``adds.json``: the parts' networks on the test images.
+    """Write ``adds.json``: test scores of the networks without a part.
 
-    Each as sharp as its masks are best on validation images.
+    The sharpness of each is chosen on validation images.
     """
     short = experiment.shortened()
     val, test = short.load("val", VALIDATED), short.load("test")
@@ -391,9 +391,9 @@ def few_images_steps(experiment: Experiment) -> list[Step]:
 
 
 def repeated(data: LabelledImages, n: int, least: int) -> LabelledImages:
-    """Return the first n images that have a class, over and over.
+    """Return the first n images that have a class, repeated.
 
-    Until there are ``least``: so a batch is as large as any.
+    There are at least ``least``, enough for a full batch.
     """
     shown = (all_labels(data).sum(1) > 0).nonzero()[:n, 0].tolist()
     times = -(-least // len(shown))
@@ -404,7 +404,7 @@ def repeated(data: LabelledImages, n: int, least: int) -> LabelledImages:
 
 
 def train_on_few(experiment: Experiment, n: int) -> None:
-    """Train shortly on n images into ``few_images/N/``."""
+    """Train on n images, for few steps, in ``few_images/N/``."""
     preset = experiment.shortened().preset
     size = preset.explainer_training.batch_size
     train = repeated(experiment.load("train"), n, size)
@@ -412,11 +412,12 @@ def train_on_few(experiment: Experiment, n: int) -> None:
 
 
 def measure_few(experiment: Experiment) -> None:
-    """Write ``few_images.json``, and masks of test images beside it.
+    """Write ``few_images.json``, and a file of masks of test images.
 
-    Of each network, and of the one that saw all images (the ablation's of
-    the full loss): the means of :func:`score` on the test images and on
-    training images it saw, and how well it tells classes apart on val.
+    For each network, and for one trained on all images (the ablation's with
+    the full loss), it holds the means of :func:`score` on test images and on
+    its own training images, and how well it separates classes on validation
+    images.
     """
     short = experiment.shortened()
     train, test = short.load("train"), short.load("test")

@@ -1,6 +1,6 @@
-"""What the true outlines cost under the loss, beside the Explainer's masks.
+"""The loss of the true masks beside that of the Explainer's masks.
 
-A loss asks for a shape only where that shape costs less than others.
+Minimising the loss leads to the true masks only if their loss is lower.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,16 +22,16 @@ from explainer.reproduction.experiment import Experiment, Step
 from explainer.streams import generator
 
 SIZES = (0.0, 0.1, 0.3, 0.5, 1.0)
-"""Bounds of the groups: which share of the image the objects fill."""
+"""Bounds of the groups, as the share of the image that objects fill."""
 
 IMAGES = 120
-"""Validation images."""
+"""The number of validation images."""
 
 EXPERIMENTS = ("animals",)
 
 
 def truth_steps(experiment: Experiment) -> list[Step]:
-    """Return the step, on photographs."""
+    """Return the step; none for other data than photographs."""
     if experiment.name not in EXPERIMENTS:
         return []
     return [
@@ -48,10 +48,11 @@ def truth_steps(experiment: Experiment) -> list[Step]:
 def loss_of_kinds(
     experiment: Experiment, network: Any, batch: Batch, index: int
 ) -> tuple[float, dict[str, dict[str, float]]]:
-    """Return how much one image's objects fill, and the loss of each mask.
+    """Return the share of an image that objects fill, and each mask's loss.
 
-    The class masks of the Explainer, the same made hard at 1/2, and the
-    truth, each present class's own region: the terms and their ``total``.
+    The masks are the Explainer's class masks, the same binarised at 1/2, and
+    the true region of each present class. For each there are the terms of the
+    loss and their ``total``.
     """
     assert batch.masks is not None
     preset = experiment.preset
@@ -79,12 +80,12 @@ def loss_of_kinds(
 
 
 def mean_of(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the mean of every value over the rows."""
+    """Return the mean of each value over the rows."""
     return {name: fmean(row[name] for row in rows) for name in rows[0]}
 
 
 def group_of(filled: float) -> str:
-    """Return the name of the group of an image, by what its objects fill."""
+    """Return the name of an image's group, by the share its objects fill."""
     upper = min(size for size in SIZES[1:] if filled <= size)
     return f"{SIZES[SIZES.index(upper) - 1]:g} to {upper:g}"
 

@@ -1,1 +1,1 @@
-"""What only the chapters use: pages, tables, sliders and their figures."""
+"""Code that only the chapters use: pages, tables, sliders and figures."""

@@ -1,8 +1,8 @@
-"""Dials that move on a static page: no kernel, no network.
+"""Interactive dials on a static page, without a kernel or a network.
 
-When a page is built, it computes a frame for each position of its dials that
-it wants to show; the dials look the frames up. Sliders and drop-down lists
-are the browser's own, so they work with keyboard, mouse, finger and screen
+Frames are computed when the page is built, one for each chosen position of
+the dials. Moving a dial shows the stored frame. Sliders and drop-down lists
+are the browser's own, so they work with keyboard, mouse, touch and screen
 reader.
 
     >>> import torch
@@ -19,7 +19,7 @@ reader.
     >>> frames = {(t,): frame(t) for (t,) in positions([threshold])}
     >>> page = static_dials([threshold], frames, alt="A mask's threshold.")
 
-A notebook shows ``page`` as it shows a figure.
+A notebook displays ``page`` like a figure.
 """
 
 import json
@@ -32,7 +32,7 @@ from itertools import product
 
 Value = float | str
 Position = tuple[Value, ...]
-"""Where all dials of a page stand: one stop per dial, in their order."""
+"""A position of all dials of a page: one stop per dial, in order."""
 
 Stack = str | Sequence[str]
 
@@ -42,11 +42,11 @@ DIGITS = 2
 
 @dataclass(frozen=True)
 class Dial:
-    """One thing to move: its name, its stops, and where it starts.
+    """A slider or drop-down list: its name, its stops and its start.
 
-    Numbers make a slider, names a drop-down list. ``start`` is the first
-    stop unless told otherwise. Raises ValueError for fewer than two
-    different stops and for a start that is none of them.
+    Numbers make a slider, names a drop-down list. ``start`` is the first stop
+    by default. Raises ValueError for fewer than two different stops and for a
+    start that is not a stop.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Dial:
     start: Value | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a dial that can't move or starts beside its stops."""
+        """Raise ValueError for too few stops or an invalid start."""
         if len(set(self.values)) < max(2, len(self.values)):
             raise ValueError(
                 f"dial {self.name!r} needs two stops or more, all different"
@@ -65,7 +65,7 @@ class Dial:
 
     @property
     def is_slider(self) -> bool:
-        """Whether the stops are numbers."""
+        """Return whether the stops are numbers."""
         return not any(isinstance(value, str) for value in self.values)
 
     def index(self, value: object) -> int:
@@ -78,7 +78,7 @@ class Dial:
 
 @dataclass(frozen=True)
 class Frame:
-    """What one position of the dials shows.
+    """The pictures and numbers at one position of the dials.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class StaticDials:
-    """HTML that a notebook or a page shows."""
+    """HTML that a notebook or a page displays."""
 
     html: str = field(repr=False)  # often a megabyte
 
@@ -107,12 +107,13 @@ class StaticDials:
 def positions(
     dials: Sequence[Dial], pair: tuple[str, str] | None = None
 ) -> list[Position]:
-    """Return the positions that are worth computing beforehand.
+    """Return the positions to compute when the page is built.
 
-    Each slider moves alone over its stops while the others stay where they
-    start. The two sliders named by ``pair`` also move together, over their
-    full grid. All of this for every combination of the drop-down lists; no
-    position comes twice. Raises ValueError where ``pair`` names no slider.
+    Each slider moves alone over its stops while the others stay at their
+    start. The two sliders in ``pair`` also move together over their full
+    grid. This holds for every combination of the drop-down lists. Positions
+    are distinct. Raises ValueError if ``pair`` names something that is not a
+    slider.
     """
     sliders = [dial for dial in dials if dial.is_slider]
     moved = [{dial.name} for dial in sliders] + ([set(pair)] if pair else [])
@@ -144,21 +145,19 @@ def static_dials(
         In the order of the positions.
     frames:
         By position (:func:`positions` lists the usual ones). All have the
-        same titles and names. Where a reader asks for a position without a
-        frame, the dials go to the nearest one that has a frame, and the page
-        says so. The dial just moved stays where the reader put it, if it
-        can.
+        same titles and names. At a position without a frame the dials move to
+        the nearest one with a frame, and the page says so. The dial that the
+        reader moved keeps its stop if possible.
     alt:
-        What the pictures show, for people who can't see them; the title and
-        the position are appended.
+        Alternative text of the pictures; title and position are appended.
     presets:
         Buttons by name: the stops to which each moves the named dials.
 
     Raises
     ------
     ValueError
-        Where the frames do not fit the dials or each other, or where a
-        preset names a dial or a stop that is not there.
+        If the frames do not fit the dials or each other, or if a preset names
+        a missing dial or stop.
     """
     first = _check(dials, frames)
     pictures: dict[str, int] = {}
@@ -215,10 +214,10 @@ def static_dials(
 
 
 def still(frame: Frame, alt: str, span: tuple[float, float]) -> str:
-    """Return one frame as HTML, as the dials show it.
+    """Return one frame as HTML, in the layout of the dials.
 
-    For a live widget, which draws it anew after each move. Bars reach from
-    ``span[0]``, at most 0, to ``span[1]``, or to the largest number.
+    For a live widget, which redraws it after each move. Bars range from
+    ``span[0]``, at most 0, to ``span[1]`` or the largest number.
     """
     low, high = min(span[0], 0.0), max([*frame.numbers.values(), span[1]])
     pictures = "".join(
@@ -252,7 +251,7 @@ def _layers(stack: Stack) -> Sequence[str]:
 
 
 def _check(dials: Sequence[Dial], frames: Mapping[Position, Frame]) -> Frame:
-    """Return the first of the frames, once all of them fit their dials."""
+    """Return the first frame, after checking that all fit the dials."""
     start = tuple(dial.start for dial in dials)
     if start not in frames:
         raise ValueError(f"no frame for the dials at their start, {start}")
@@ -285,7 +284,7 @@ def _indices(dials: Sequence[Dial], position: Position) -> list[int]:
 def _moves(
     dials: Sequence[Dial], moves: Mapping[str, Value]
 ) -> dict[int, int]:
-    """Return a preset's stops as indices: by that of the dial, the stop's."""
+    """Return a preset's moves: the stop's index by the dial's index."""
     places = {dial.name: k for k, dial in enumerate(dials)}
     for name in moves:
         if name not in places:

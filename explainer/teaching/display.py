@@ -1,7 +1,7 @@
-"""What a chapter shows that is no picture: source code, tables, a warning.
+"""Source code, tables and warnings as a chapter displays them.
 
-Notebooks ask an object for its ``_repr_markdown_`` or ``_repr_html_``; that
-is all that is needed, so IPython is not imported.
+Notebooks call an object's ``_repr_markdown_`` or ``_repr_html_``, so IPython
+need not be imported.
 """
 
 import inspect
@@ -18,7 +18,7 @@ from explainer.checkpoints import (
 
 @dataclass(frozen=True)
 class Source:
-    """The real source of functions and classes, coloured by the page."""
+    """The source of functions and classes, coloured by the page."""
 
     text: str
 
@@ -27,7 +27,7 @@ class Source:
 
 
 def source(*objects: Callable[..., object]) -> Source:
-    """Return the source of functions or classes, as the package runs it."""
+    """Return the source of functions or classes of the package."""
     return Source("\n\n".join(map(inspect.getsource, objects)))
 
 
@@ -58,7 +58,7 @@ class Table:
         )
 
     def __str__(self) -> str:
-        """Return the table as plain text, as a terminal shows it."""
+        """Return the table as plain text, for a terminal."""
         lines = [["", *self.columns]] + [
             [name, *map(self._cell, values)]
             for name, values in self.rows.items()
@@ -85,7 +85,7 @@ def table(
 ) -> Table:
     """Return a table whose rows each have one value per column.
 
-    Raises ValueError where a row is shorter or longer than that.
+    Raises ValueError for a shorter or longer row.
     """
     for name, values in rows.items():
         if len(values) != len(columns):
@@ -97,10 +97,10 @@ def table(
 
 
 def check_weights(preset: str, *kinds: str) -> None:
-    """Print a sentence for each network of a preset that is not there.
+    """Print a sentence for each missing network of a preset.
 
     ``kinds``, "classifier" or "explainer", are those that a chapter loads.
-    Said before anything is downloaded for it, and before a cell fails.
+    Call this before data are downloaded.
     """
     ways: dict[str, Callable[[str], object]] = {
         "classifier": load_classifier,

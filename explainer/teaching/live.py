@@ -1,8 +1,7 @@
 """The playground with a kernel: every slider redraws the mask.
 
-Built of ipywidgets (``pip install "explainer-book[book]"``) for JupyterLab,
-VS Code and Colab. :mod:`explainer.teaching.playground` computes what it
-shows.
+It needs ipywidgets (``pip install "explainer-book[book]"``) for JupyterLab,
+VS Code and Colab. :mod:`explainer.teaching.playground` computes the masks.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -33,7 +32,7 @@ from explainer.teaching.playground import (
 )
 
 SPAN = (-0.4, 1.0)
-"""Of the bars: L_e is never below -log(C) / C, at least -0.37."""
+"""Lower end of the bars: L_e is at least -log(C) / C >= -0.37."""
 
 LOOKS: dict[str, Any] = {
     "continuous_update": False,  # one redraw per move
@@ -48,15 +47,15 @@ COLUMNS = {
     ),
     "width": "100%",
 }
-"""A layout: as many columns as there is room for."""
+"""A layout with as many columns as fit."""
 
 
 class Playground:
-    """Sliders, and what a mask becomes under them.
+    """Sliders for the loss weights, and the masks under these weights.
 
-    The first tab optimises a mask for one image whenever a slider stops.
-    The second one fine-tunes a copy of the Explainer under the same weights.
-    An error is shown in the message and raised.
+    The first tab optimises a mask for one image whenever a slider stops. The
+    second tab fine-tunes a copy of the Explainer under the same weights. An
+    error is shown in the message and raised.
 
     Parameters
     ----------
@@ -65,9 +64,9 @@ class Playground:
     images, labels:
         ``(B, 3, H, W)`` and ``(B, C)``, held out of training.
     train:
-        What the second tab trains on.
+        The training data of the second tab.
     presets:
-        Weights by name; the first are those at the start.
+        Weights by name; the sliders start at the first.
     fill, steps:
         See :func:`explainer.teaching.playground.optimise_mask`.
     """
@@ -113,7 +112,7 @@ class Playground:
             for field in DIALS
             if field not in ("a", "b")
         }
-        # One slider with two handles: a never passes b.
+        # One slider with two handles, so that a never exceeds b.
         self.bounds = widgets.FloatRangeSlider(
             value=(start.a, start.b),
             min=0,
@@ -151,7 +150,7 @@ class Playground:
         display(self.box)  # type: ignore[no-untyped-call]
 
     def _slider(self, field: str, start: LossWeights) -> widgets.FloatSlider:
-        """Return a slider that reaches the stops and all presets."""
+        """Return a slider whose range covers the stops and all presets."""
         of_presets = [getattr(w, field) for w in self.presets.values()]
         largest = max(STOPS[field][-1], *of_presets)
         return widgets.FloatSlider(
@@ -220,7 +219,7 @@ class Playground:
 
     @property
     def weights(self) -> LossWeights:
-        """What the sliders say."""
+        """Return the weights that the sliders show."""
         a, b = self.bounds.value
         return replace(
             self.presets[self.preset.value],

@@ -1,9 +1,10 @@
 """Small pictures as data URIs, for pages that hold many of them.
 
-A figure of matplotlib takes a tenth of a second and tens of kilobytes, and a
-page of dials shows hundreds of pictures. Here a mask is a PNG of few colours
-at its own resolution. What many pictures share, such as the image below the
-masks, is a layer of its own: :mod:`explainer.teaching.dials` stores it once.
+A page of dials holds hundreds of pictures, and a matplotlib figure takes a
+tenth of a second and tens of kilobytes. Here a mask is a PNG of few colours
+at its own resolution. A part that many pictures share, such as the image
+below the masks, is a separate layer, which :mod:`explainer.teaching.dials`
+stores once.
 """
 
 import base64
@@ -22,7 +23,7 @@ from torch import Tensor
 from explainer.figures import BRIGHTER, COLOURS, DARKER, overlay
 
 LEVELS = 32
-"""Steps between 0 and 1 of a mask: as many as one sees, in few bytes."""
+"""The number of levels of a mask: enough for the eye, in few bytes."""
 
 
 def encode(panel: Tensor) -> str:
@@ -43,10 +44,10 @@ def encode(panel: Tensor) -> str:
 
 
 def layer(mask: Tensor, colour: str = "#000000", opacity: float = 1.0) -> str:
-    """Return a transparent PNG in one colour, opaque where a mask is 1.
+    """Return a data URI of a PNG in one colour, opaque where a mask is 1.
 
-    ``mask`` is ``(H, W)`` or ``(1, H, W)`` in [0, 1]; ``opacity`` is that
-    of a pixel where it is 1.
+    ``mask`` is ``(H, W)`` or ``(1, H, W)`` in [0, 1]; ``opacity`` is the
+    opacity where it is 1.
     """
     picture = _levels(mask.detach().float().cpu().clamp(0, 1))
     ink = [round(255 * x) for x in to_rgb(colour)]
@@ -58,8 +59,8 @@ def layer(mask: Tensor, colour: str = "#000000", opacity: float = 1.0) -> str:
 def overlay_layers(image: Tensor, masks: Tensor) -> list[str]:
     """Return :func:`explainer.figures.overlay` as layers, lowest first.
 
-    The image, pale and grey, then one layer per mask. ``image`` is
-    ``(3, H, W)``, ``masks`` ``(K, H, W)``.
+    The lowest is the image, pale and grey; then one layer per mask. ``image``
+    is ``(3, H, W)``, ``masks`` ``(K, H, W)``.
     """
     pale = encode(overlay(image, image.new_zeros(0, *image.shape[1:])))
     inks = zip(masks, cycle(COLOURS), strict=False)
@@ -67,7 +68,7 @@ def overlay_layers(image: Tensor, masks: Tensor) -> list[str]:
 
 
 def kept_layers(image: Tensor, mask: Tensor) -> list[str]:
-    """Return layers that keep the image where the mask is 1, on black.
+    """Return layers that show the image where the mask is 1, else black.
 
     ``image`` is ``(3, H, W)``, ``mask`` ``(H, W)`` or ``(1, H, W)``.
     """
@@ -75,7 +76,7 @@ def kept_layers(image: Tensor, mask: Tensor) -> list[str]:
 
 
 def pull_layers(image: Tensor, pull: Tensor, most: float) -> list[str]:
-    """Return a pull on a mask as layers over its pale image.
+    """Return a pull on a mask as layers over the pale image.
 
     ``image`` is ``(3, H, W)``, ``pull`` ``(h, w)`` or ``(1, h, w)``, blue
     where it is positive and vermilion where negative. A magnitude of
@@ -90,7 +91,7 @@ def pull_layers(image: Tensor, pull: Tensor, most: float) -> list[str]:
 
 
 def _levels(mask: Tensor) -> Image.Image:
-    """Return a palette image of LEVELS entries, the palette still to set."""
+    """Return a palette image of LEVELS entries, without its palette."""
     height, width = mask.shape[-2:]
     steps = ((LEVELS - 1) * mask).round().byte().contiguous().numpy()
     return Image.frombytes("P", (width, height), steps.tobytes())
@@ -116,7 +117,7 @@ def _uri(kind: str, content: bytes) -> str:
 
 
 LEFT, RIGHT, TOP, BOTTOM = 44, 350, 34, 192
-"""Where 0 and 1 are on the axes of :func:`plot`, in pixels."""
+"""Positions of 0 and 1 on the axes of :func:`plot`, in pixels."""
 
 TICKS = {0: "0", 0.5: "0.5", 1: "1"}
 
@@ -133,12 +134,12 @@ def plot(
     Parameters
     ----------
     lines:
-        Values in [0, 1] by name, evenly spaced along x from 0 to 1; two or
-        more each, a hundred look smooth.
+        By name, two or more values in [0, 1], evenly spaced along x from 0 to
+        1. A hundred values look smooth.
     x, y:
-        What the axes are.
+        Labels of the axes.
     above:
-        Colours by pairs of names: shades where the first line lies above
+        Colours by pairs of names, for the area where the first line is above
         the second.
     """
     shapes = []
@@ -182,7 +183,7 @@ def plot(
 
 
 def _points(values: Sequence[float]) -> list[str]:
-    """Return the points of a line, a level stretch by its two ends."""
+    """Return the points of a line; level parts keep only their ends."""
     heights = [f"{round(value, 3):g}" for value in values]
     last = len(values) - 1
     inner = [

@@ -1,13 +1,13 @@
-"""Masks optimised for one image, under a loss whose weights one chooses.
+"""Masks optimised for one image, under a loss with adjustable weights.
 
-The Explainer is a network because of what happens without one: a mask
-optimised directly for an image satisfies every term with patterns that mean
-nothing to us. A coarse grid, and views that move, keep such patterns in check
-well enough to *see* what each weight does, in a second.
+A mask optimised directly for an image, without a network, satisfies every
+term with meaningless patterns. This is why the Explainer is a network. A
+coarse grid and moving views suppress such patterns enough to *see* the effect
+of each weight within a second.
 
-:func:`static_playground` optimises masks under many weights at once and puts
-them on a page; :mod:`explainer.teaching.live` does so whenever a slider
-moves. :func:`fine_tune` trains the network under other weights.
+:func:`static_playground` optimises masks under many weights for a static
+page. :mod:`explainer.teaching.live` optimises one whenever a slider moves.
+:func:`fine_tune` trains the network under other weights.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -45,7 +45,7 @@ JITTER = 6
 LEARNING_RATE = 0.6
 
 AT_ONCE = 32
-"""Images optimised together; bounds the memory, changes nothing else."""
+"""The number of images optimised together; it only affects the memory."""
 
 START_PRESENT, START_ABSENT = 1.0, -2.0
 """Logits that masks start from: present classes mostly shown, others not.
@@ -53,7 +53,7 @@ From a mask that hides most of the object no gradient leads back to it."""
 
 
 def weight_presets(own: str = "scenes") -> dict[str, LossWeights]:
-    """Return weights by name: a preset's own, the paper's, terms left out."""
+    """Return weights by name: the preset's, the paper's, without terms."""
     base = PRESETS[own].weights
     no_area = replace(base, bound=0.0, target_area=0.0, non_target_area=0.0)
     return {
@@ -90,11 +90,11 @@ def optimise_mask(
 ) -> Optimised:
     """Return masks optimised for images directly, without a network E.
 
-    The logits of ``cells`` x ``cells`` grids, one per class, follow the
-    gradient of the Explainer's loss (Adam). Upsampling smooths them. In each
-    step the classifier sees the masked image moved by a few pixels, so that
-    patterns of single pixels gain nothing. All images share these moves and
-    the noise of ``fill``, which are the same in every call.
+    Adam minimises the Explainer's loss over the logits of ``cells`` x
+    ``cells`` grids, one per class, which are upsampled smoothly. In each step
+    the classifier sees the masked image moved by a few pixels, which
+    suppresses patterns of single pixels. All images share these moves and the
+    noise of ``fill``, which are the same in every call.
 
     Parameters
     ----------
@@ -112,12 +112,12 @@ def optimise_mask(
     Returns
     -------
     The masks of all classes, and the unweighted terms of
-    :func:`explainer.losses.explainer_loss` for views that do not move.
+    :func:`explainer.losses.explainer_loss` for unmoved views.
 
     Raises
     ------
     ValueError
-        When there are not as many weights as images.
+        When the numbers of weights and images differ.
     """
     if len(weights) != len(images):
         raise ValueError(
@@ -150,14 +150,14 @@ def optimise_mask(
 def _same_noise(images: Tensor) -> list[torch.Generator]:
     """Return a generator per image, all in the same state.
 
-    So what is computed for an image depends on no other in its batch.
+    The result for an image then does not depend on its batch.
     """
     return [generator(0, "noise") for _ in images]
 
 
 @contextmanager
 def _moving(classifier: nn.Module, jitter: int) -> Iterator[None]:
-    """Let a classifier see everything moved, anew in each call."""
+    """Within the block, move a classifier's images, anew in each call."""
     dice = generator(0, "jitter")
     hook = classifier.register_forward_pre_hook(
         lambda _, seen: jittered(seen[0], dice, jitter)
@@ -185,7 +185,7 @@ def _optimise(
     optimizer = torch.optim.Adam([logits], lr=LEARNING_RATE)
 
     def class_masks() -> Tensor:
-        # Sigmoid last: edges may be sharper than the grid is fine.
+        # Sigmoid last: edges may be sharper than the grid.
         return F.interpolate(
             logits, images.shape[-2:], mode="bicubic", align_corners=False
         ).sigmoid()
@@ -253,11 +253,12 @@ def fine_tune(
     fill: str = "mean",
     on_progress: Callable[[int], None] = lambda step: None,
 ) -> FineTuned:
-    """Return a copy of the Explainer trained on under other weights.
+    """Return a copy of the Explainer, trained further under other weights.
 
-    ``network`` stays as it is, and ``classifier`` keeps its mode. ``images``
-    ``(B, 3, H, W)`` and ``labels`` ``(B, C)`` are held out; ``on_progress``
-    gets the steps taken, some twenty times. The run's folder is temporary.
+    ``network`` and the mode of ``classifier`` are unchanged. ``images`` ``(B,
+    3, H, W)`` and ``labels`` ``(B, C)`` are held out; ``on_progress`` is
+    called about twenty times with the number of steps taken. The run's folder
+    is temporary.
     """
     copy = deepcopy(network).requires_grad_(True)
 
@@ -312,7 +313,7 @@ TERMS = {
     "non_target_area": "A(n)",
     "smoothness": "TV",
 }
-"""What a reader sees for each term."""
+"""The label of each term on the page."""
 
 DIALS = {
     "entropy": "λₑ (entropy)",
@@ -323,7 +324,7 @@ DIALS = {
     "a": "a",
     "b": "b",
 }
-"""The dials: a field of :class:`LossWeights`, and what a reader sees."""
+"""The dials: a field of :class:`LossWeights`, and its label."""
 
 STOPS: dict[str, tuple[float, ...]] = {
     "entropy": (0, 0.5, 1, 2, 3, 5, 8),
@@ -347,12 +348,12 @@ def playground_frames(
     explained: Tensor,
     fill: str = "mean",
 ) -> list[Frame]:
-    """Return one frame per image: its masks, and what they are worth.
+    """Return one frame per image: its masks, and their terms of the loss.
 
-    ``explained`` are the masks of the Explainer, ``(B, C, H, W)``, to be
-    shown beside the ``optimised``. The numbers are the unweighted terms, and
-    the mean probability of the present classes in what the optimised mask
-    keeps and in what it leaves.
+    ``explained`` are the Explainer's masks, ``(B, C, H, W)``, shown beside
+    the ``optimised`` ones. The numbers are the unweighted terms, and the mean
+    probability of the present classes under the optimised mask and under its
+    complement.
     """
     m = target_mask(optimised.class_masks, labels)
     background = make_fill(fill, images, classifier, _same_noise(images))
@@ -395,12 +396,12 @@ def static_playground(
     steps: int = STEPS // 2,
     fill: str = "mean",
 ) -> StaticDials:
-    """Return dials over masks that are optimised now, in a few batches.
+    """Return dials over masks that this call optimises in a few batches.
 
-    Each dial alone over its :data:`STOPS`, around the first of the
-    ``presets``; the two of :data:`PAIR` on their full grid; and all presets;
-    for each of the images ``(B, 3, H, W)`` with labels ``(B, C)`` and a name
-    each. ``network`` is the Explainer E.
+    For each image there are masks for each dial alone over its :data:`STOPS`,
+    around the first of the ``presets``, for the two dials of :data:`PAIR` on
+    their full grid, and for all presets. The images are ``(B, 3, H, W)`` with
+    labels ``(B, C)`` and one name per image. ``network`` is the Explainer E.
     """
     base = next(iter(presets.values()))
     dials = [
@@ -439,9 +440,9 @@ def static_playground(
 def _dial(
     field: str, base: LossWeights, presets: Iterable[LossWeights]
 ) -> Dial:
-    """Return a dial with stops where presets need them."""
+    """Return a dial whose stops include the presets' values."""
     stops = {*STOPS[field], *(getattr(weights, field) for weights in presets)}
-    # Only a moves beside the b of the base, and the other way round.
+    # a moves only with the base's b, and b only with the base's a.
     if field == "a":
         stops = {stop for stop in stops if stop <= base.b}
     if field == "b":

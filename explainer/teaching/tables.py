@@ -1,9 +1,8 @@
-"""Tables of results as the chapters show them, read from results files.
+"""Tables for the chapters, made from results files.
 
-Below them are the tables of the reproduction: the paper's values, those of
-the authors' notebook and ours, side by side. There a missing value says why:
-what the authors did not publish is "not available", what a command of the
-package would measure is "not run".
+The last section compares the paper's values, those of the authors' notebook
+and ours. There a missing value is "not available" if the authors did not
+publish it, and "not run" if a command of the package would measure it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,25 +26,25 @@ HEADINGS = {
     "saliency": "saliency ↓",
     "mae": "MAE ↓",
 }
-"""How tables name the main metrics; the arrow points to the better."""
+"""Headings of the main metrics; the arrow shows which values are better."""
 
 METRICS = ("accuracy", "iou", "saliency", "mae")
 """The four metrics of the paper's second table."""
 
 TRIED = ("iou_50", "iou", "mae")
-"""The metrics by which recipes are compared on validation images."""
+"""The metrics that compare recipes on validation images."""
 
 JUDGED = ("iou", "accuracy", "mae")
-"""The metrics whose sum (minus the last) decides on a rival's settings."""
+"""The metrics that choose a rival's settings: IoU + accuracy - MAE."""
 
 LOWER_IS_BETTER = ("saliency", "mae")
 
 Results = Mapping[str, Any]
-"""What a results file holds: a scoreboard, class scores, a search."""
+"""The content of a results file: a scoreboard, class scores or a search."""
 
 
 def read_results(name: str) -> dict[str, Any] | None:
-    """Return a results file's content, or None if it has not been made."""
+    """Return a results file's content, or None if the file does not exist."""
     path = results_file(name)
     return read_json(path) if path.is_file() else None
 
@@ -100,10 +99,10 @@ def excludes_zero(difference: Mapping[str, Any]) -> bool:
 
 
 def difference_table(results: Results) -> Table:
-    """Return each method minus the Explainer, compared image by image.
+    """Return each method minus the Explainer, compared per image.
 
-    Means with paired bootstrap 95% intervals; a star marks an interval
-    that excludes zero.
+    The values are means with paired bootstrap 95% intervals. A star marks an
+    interval that excludes zero.
     """
     rows = {}
     for name in methods_of(results):
@@ -119,11 +118,11 @@ def difference_table(results: Results) -> Table:
 
 
 def rank(results: Results, metric: str) -> tuple[int, int]:
-    """Return the Explainer's place, 1 for the best, and of how many.
+    """Return the Explainer's place, 1 for the best, and the number ranked.
 
-    By the paired differences, so that a rival is compared on the images
-    that both were measured on. The paper's methods that are in the results
-    take part; a tie takes the better place.
+    The ranking uses paired differences, so that a rival is compared on the
+    images of both. It includes the paper's methods that are in the results. A
+    tie takes the better place.
     """
     rivals = [m for m in PAPER_METHODS if m in results and m != "explainer"]
     sign = -1 if metric in LOWER_IS_BETTER else 1
@@ -137,8 +136,8 @@ def class_score_table(
 ) -> Table:
     """Return class scores in percent, the diagonal in brackets.
 
-    ``scores`` has a row for each of ``columns`` but the first, "none"; a
-    row without images says so.
+    ``scores`` has a row for each of ``columns`` but the first, "none". A row
+    without images shows "no image".
     """
     rows = {}
     for r, row in enumerate(scores):
@@ -152,12 +151,12 @@ def class_score_table(
 
 
 def tries_table(tries: Results, settings: Mapping[str, str]) -> Table:
-    """Return the settings in which runs differ, and the runs' scores.
+    """Return a table of runs: the settings in which they differ, and scores.
 
-    A row per run; last the controls, which have no settings. ``tries`` is
-    what a comparison of recipes wrote. ``settings`` gives the headings by
-    the dotted names of the settings to show; those that no run of the file
-    names are left out.
+    There is a row per run. The last rows are the controls, which have no
+    settings. ``tries`` is the results file of a comparison of recipes.
+    ``settings`` gives headings by the dotted names of the settings to show.
+    Settings that no run has are left out.
     """
     varied = {k for row in tries.values() for k in row.get("settings", ())}
     settings = {k: v for k, v in settings.items() if k in varied}
@@ -176,10 +175,10 @@ def tries_table(tries: Results, settings: Mapping[str, str]) -> Table:
 
 
 def seeds_table(tries: Results) -> Table:
-    """Return the scores of runs that differ in their seed alone.
+    """Return the scores of runs that differ only in their seed.
 
-    The last row is their mean and standard deviation: what another seed
-    changes. The intervals of single runs say what other images change.
+    The last row is their mean and standard deviation over seeds. The
+    intervals of single runs are over images.
     """
     runs = [run for run in methods_of(tries) if "settings" in tries[run]]
     columns = {k: [tries[run][k] for run in runs] for k in TRIED}
@@ -197,10 +196,10 @@ def seeds_table(tries: Results) -> Table:
 
 
 def search_table(search: Results) -> Table:
-    """Return what a search for a rival's settings gained, a row per rival.
+    """Return the gain of a search for rivals' settings, a row per rival.
 
-    ``search`` is the content of a ``rivals_search_*.json``. Scores are those
-    of the defaults and of the choice, on the images searched on.
+    ``search`` is the content of a ``rivals_search_*.json``. It shows the
+    scores of the defaults and of the chosen settings on the search's images.
     """
     rows = {}
     for name in methods_of(search):
@@ -225,7 +224,7 @@ SOURCES = ("paper", "authors' notebook", "ours")
 
 
 def find(results: Results | None, *keys: str) -> Any:
-    """Return what nested keys lead to; None where one is missing."""
+    """Return the value at nested keys; None if one is missing."""
     here: Any = results
     for key in keys:
         here = here.get(key) if isinstance(here, Mapping) else None
@@ -233,7 +232,7 @@ def find(results: Results | None, *keys: str) -> Any:
 
 
 def _by_source(values: Iterable[str | None]) -> list[str]:
-    """Return a row of three values, each missing one with its reason."""
+    """Return a row of three values, with a reason for each missing one."""
     missing = (NOT_AVAILABLE, NOT_AVAILABLE, NOT_RUN)
     return [
         why if value is None else value
@@ -244,7 +243,7 @@ def _by_source(values: Iterable[str | None]) -> list[str]:
 def _class_scores(
     results: Results | None, method: str
 ) -> Sequence[Sequence[float | None]] | None:
-    """Return a method's class scores, from a file of theirs or of ours."""
+    """Return a method's class scores, from the authors' file or ours."""
     theirs: Sequence[Sequence[float | None]] | None
     theirs = find(results, "methods", method)
     return find(results, method, "scores") if theirs is None else theirs
@@ -258,8 +257,8 @@ def class_score_cells(
 ) -> Table:
     """Return one method's class scores in percent by source, a row per cell.
 
-    The rows go through the K classes in the image and, for each, "none" and
-    the K classes of the mask. What the paper prints is not known here.
+    There is a row for each class in the image and each mask, "none" or one of
+    the K classes. The paper's column has no values here.
     """
     found = [None, *(_class_scores(r, method) for r in (notebook, ours))]
     rows = {
@@ -276,7 +275,7 @@ def class_score_cells(
 def diagonals(notebook: Results | None, ours: Results | None) -> Table:
     """Return the mean diagonal and rest of each method's class scores.
 
-    In percent, by source.
+    Values are in percent, by source.
     """
     rows = {}
     for method in PAPER_METHODS:
@@ -295,9 +294,9 @@ def score_cells(
 ) -> Table:
     """Return one experiment's segmentation metrics by source.
 
-    A row per method and metric. ``known`` has under "values" by experiment,
-    method and metric what the "paper" and the "notebook" say; ``ours`` is a
-    scoreboard.
+    There is a row per method and metric. ``known["values"]`` holds, by
+    experiment, method and metric, the values of the "paper" and the
+    "notebook". ``ours`` is a scoreboard.
     """
     rows = {}
     for method in PAPER_METHODS:

@@ -1,7 +1,7 @@
-"""What one term of the loss does to a mask: its pull, and where it leads.
+"""The effect of one term of the loss on a mask: its pull and its minimum.
 
-The chapters on single terms see a term as a function of the masks alone,
-``term(masks)``; the classifier and the images are fixed.
+A term is a function of the masks, ``term(masks)``; the classifier and the
+images are fixed.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,12 +20,12 @@ Term = Callable[[Tensor], Tensor]
 
 
 def pull(term: Term, masks: Tensor) -> Tensor:
-    """Return -dL/dm times the number of pixels: where a term pulls a mask.
+    """Return a term's pull on masks: -dL/dm times the number of pixels.
 
-    Positive where the term would rather have the pixel brighter. ``masks``
-    is ``(B, C, H, W)``, ``term`` a mean over images; the factor B H W makes
-    the pull independent of the batch and of the resolution: the area A(m)
-    pulls with -1 everywhere.
+    It is positive where a brighter pixel lowers the term. ``masks`` is ``(B,
+    C, H, W)``, ``term`` a mean over images. The factor B H W makes the pull
+    independent of batch and resolution. For example, the pull of the area
+    A(m) is -1 everywhere.
     """
     masks = masks.detach().clone().requires_grad_()
     (gradient,) = torch.autograd.grad(term(masks), masks)
@@ -35,8 +35,8 @@ def pull(term: Term, masks: Tensor) -> Tensor:
 def pooled(pull: Tensor, cells: int) -> Tensor:
     """Return a pull ``(..., H, W)`` averaged over cells x cells squares.
 
-    The pull through a classifier changes from pixel to pixel; what moves a
-    smooth mask is its mean over a neighbourhood.
+    The pull through a classifier varies from pixel to pixel. A smooth mask
+    follows its mean over a neighbourhood.
     """
     return F.adaptive_avg_pool2d(pull, cells)
 
@@ -51,11 +51,11 @@ def resized(cells: Tensor, size: int) -> Tensor:
 def jittered(
     views: Tensor, generator: torch.Generator, pixels: int
 ) -> Tensor:
-    """Return images ``(B, 3, H, W)``, all moved the same way at random.
+    """Return images ``(B, 3, H, W)``, all moved by the same random shift.
 
-    By up to ``pixels`` in both directions; what leaves at one edge enters at
-    the other. A mask that is optimised for views that move gains nothing
-    from patterns of single pixels.
+    The shift is up to ``pixels`` in both directions, and the images wrap
+    around. It suppresses patterns of single pixels in a mask that is
+    optimised for moving views.
     """
     way = torch.randint(
         -pixels,
@@ -75,18 +75,18 @@ def descend(
     steps: int = 40,
     learning_rate: float = 0.6,
 ) -> Tensor:
-    """Return the masks to which a term leads, ``(B, C, size, size)``.
+    """Return masks that minimise a term, ``(B, C, size, size)``.
 
-    No network: each cell has one logit, which Adam moves downhill. The term
-    is a mean over images, and no image depends on the others. ``start``
-    ``(B, C, n, n)`` in [0, 1] holds the masks to begin with; the term sees
-    them at ``size`` by ``size`` pixels. For the whole loss there is
+    There is no network: Adam optimises one logit per cell. The term is a mean
+    over images, and images do not affect each other. ``start`` ``(B, C, n,
+    n)`` in [0, 1] holds the initial masks. The term sees masks of ``size`` by
+    ``size`` pixels. For the whole loss there is
     :func:`explainer.teaching.playground.optimise_mask`.
     """
     logits = start.clamp(0.01, 0.99).logit().detach().requires_grad_()
-    # Adam makes full steps even of the faintest gradient, so a mask at its
-    # optimum would wander; eps stops that. The gradient is in units of the
-    # pull, so that eps means the same for few cells and for many.
+    # Adam takes full steps even for tiny gradients, so a mask at its optimum
+    # would drift; eps prevents this. The gradient is in units of the pull, so
+    # that eps does not depend on the number of cells.
     optimiser = torch.optim.Adam([logits], learning_rate, eps=0.05)
     n_cells = start.numel() / start.shape[1]
     for _ in range(steps):
@@ -101,7 +101,7 @@ class SortedMask(NamedTuple):
     """A mask's pixels from bright to dark beside its bounds, all ``(Z,)``.
 
     ``too_small`` and ``too_large`` are the two halves of B: the mean of
-    what ``r`` lacks below ``q_min``, and of what it has above ``q_max``.
+    ``q_min - r`` where positive, and of ``r - q_max`` where positive.
     """
 
     r: Tensor
@@ -112,13 +112,13 @@ class SortedMask(NamedTuple):
 
 
 def sorted_mask(mask: Tensor, a: float, b: float) -> SortedMask:
-    """Return a mask's sorted pixels beside the bounds of its area.
+    """Return a mask's sorted pixels and the bounds of its area.
 
-    The paper's own form of B (eq. 5 and 6), with r the sorted mask:
-    q_min is one for the first a Z of the Z pixels, q_max for the first b Z,
-    and zero after that. The halves of B are those of
-    :func:`explainer.losses.area_bound`: no mask is too large for b = 1, and
-    none too small for a = 0. ``mask`` is ``(H, W)``.
+    The paper's own form of B (eq. 5 and 6), with r the sorted mask: q_min is
+    one for the first a Z of the Z pixels, q_max for the first b Z, and zero
+    after that. The halves of B are those of
+    :func:`explainer.losses.area_bound`. For b = 1 no mask is too large, for a
+    = 0 none is too small. ``mask`` is ``(H, W)``.
     """
     r = mask.detach().flatten().sort(descending=True).values
     place = torch.arange(len(r), device=r.device)

@@ -1,7 +1,7 @@
 """Training a classifier, and the Explainer of a classifier.
 
-Both go through one loop; :mod:`explainer.training.loop` tells what a run's
-folder holds and how an interrupted run is resumed.
+Both use one loop. :mod:`explainer.training.loop` describes a run's folder and
+how an interrupted run resumes.
 """
 
 import math
@@ -48,14 +48,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class MaskedInputs:
-    """Let a classifier meet in training what masking will show it.
+    """Random masking of a classifier's training images.
 
-    A share ``masked`` of the images is covered in part by a random mask
-    (labels kept, since what is left still shows), a share ``blank``
-    entirely (labelled as nothing); ``fill`` is what covers them, see
-    :func:`explainer.masks.make_fill`. Targets are pulled by ``smoothing``
-    towards 1/2. Departs from the paper, whose classifiers never saw a
-    masked image.
+    A share ``masked`` of the images is covered in part by a random mask and
+    keeps its labels. A share ``blank`` is covered entirely and gets no label.
+    ``fill`` is what covers them, see :func:`explainer.masks.make_fill`.
+    Targets are moved by ``smoothing`` towards 1/2. This departs from the
+    paper, whose classifiers are not trained on masked images.
     """
 
     masked: float = 0.0
@@ -73,7 +72,7 @@ def logits_and_labels(
 ) -> tuple[Tensor, Tensor]:
     """Return a classifier's logits and the labels, ``(N, C)`` each.
 
-    On the CPU; ``device`` is where the classifier is.
+    Both are on the CPU; ``device`` is the classifier's.
     """
     logits, labels = [], []
     with evaluating(classifier):
@@ -88,7 +87,7 @@ def logits_and_labels(
 
 
 def mean_average_precision(logits: Tensor, labels: Tensor) -> float:
-    """Return the mean over classes that occur of the average precision.
+    """Return the mean average precision over the classes that occur.
 
     ``logits`` and ``labels`` are ``(N, C)``; NaN where no class occurs.
     """
@@ -100,7 +99,7 @@ def mean_average_precision(logits: Tensor, labels: Tensor) -> float:
 
 
 def labelled(data: LabelledImages) -> tuple[LabelledImages, int]:
-    """Leave out images with none of the classes; return how many."""
+    """Return the images with any of the classes, and how many have none."""
     has_label = all_labels(data).sum(1) > 0
     dropped = int((~has_label).sum())
     if dropped == 0:
@@ -128,14 +127,15 @@ def fit_classifier(
     device: str | None = None,
     progress: bool = True,
 ) -> Run:
-    """Train a classifier with binary cross-entropy (or cross-entropy).
+    """Train a classifier with binary cross-entropy or cross-entropy.
 
-    Images with none of the classes are kept: they are true negatives.
-    ``config`` says how the classifier was built and is stored with the
-    weights; ``folder`` resumes if it holds an interrupted run. The
-    validation's ``map`` is the mean average precision. ``on_validation``
-    is called with the history after each validation, say to draw it.
-    Raises as :class:`~explainer.training.loop.Loop`.
+    Images with none of the classes are kept as negatives. ``config``
+    describes how the classifier was built and is stored with the weights.
+    ``folder`` is the output folder; an interrupted run in it is resumed.
+    ``map`` in a validation's record is the mean average precision.
+    ``on_validation`` is called with the history after each validation, for
+    example to plot it. Raises the errors of
+    :class:`~explainer.training.loop.Loop`.
     """
     multi_label = getattr(classifier, "multi_label", True)
 
@@ -209,10 +209,10 @@ def fit_explainer(
 
     The classifier is frozen (in place); pixel masks are never read. Images
     with none of the classes are dropped and counted (``dropped`` in the
-    configuration). ``loss`` and ``weights`` belong together: the paper's
-    loss by default; ``loss_options`` (say ``fill="noise"``) are passed on.
-    Raises as :class:`~explainer.training.loop.Loop`, and
-    :class:`TrainingError` where no image has any of the classes.
+    configuration). ``loss`` and ``weights`` belong together; the default is
+    the paper's loss. ``loss_options`` (for example ``fill="noise"``) are
+    passed to it. Raises the errors of :class:`~explainer.training.loop.Loop`,
+    and :class:`TrainingError` if no image has any of the classes.
     """
     explanandum = frozen(classifier)
     layout = layout_of(explanandum)

@@ -1,7 +1,6 @@
-"""What happens to weights after the last step of their training.
+"""Steps after the last training step, none with a gradient.
 
-Averaging, calibration, sharpening and rounding, in the order in which a
-preset asks for them. None of them takes a gradient.
+They are averaging, calibration, sharpening and rounding, as the preset asks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,12 +18,12 @@ from explainer.metrics import accuracy, ground_truth, mae, mean_iou
 
 
 def averaged(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the mean of state dicts; of counters the last one's value.
+    """Return the mean of state dicts; counters keep the last one's value.
 
-    Networks that share the first part of their training lie in one valley
-    of the loss, and the mean of their weights is often better than each
-    (Izmailov et al., 2018, *Averaging weights leads to wider optima*;
-    Wortsman et al., 2022, *Model soups*).
+    The mean of the weights of networks that share the first part of their
+    training is often better than each of them (Izmailov et al., 2018,
+    *Averaging weights leads to wider optima*; Wortsman et al., 2022, *Model
+    soups*).
     """
     return {
         name: torch.stack([state[name] for state in states]).mean(0)
@@ -36,12 +35,12 @@ def averaged(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def calibration(logits: Tensor, labels: Tensor) -> float:
-    """Return the factor k for which k logits fit the labels best.
+    """Return the factor k for which k times the logits fit the labels best.
 
     Temperature scaling (Guo et al., 2017, *On calibration of modern neural
-    networks*): targets that were smoothed leave probabilities too near 1/2.
-    ``logits`` and ``labels`` are ``(N, C)``. The cross-entropy is convex in
-    k; the grid's step is a hundredth, its ends 1/4 and 4.
+    networks*). It corrects smoothed targets, which leave probabilities too
+    near 1/2. ``logits`` and ``labels`` are ``(N, C)``. k minimises the
+    cross-entropy on a grid from 1/4 to 4 in steps of 0.01.
     """
     factors = torch.arange(25, 401) / 100
     entropies = torch.stack(
@@ -52,17 +51,16 @@ def calibration(logits: Tensor, labels: Tensor) -> float:
 
 @torch.no_grad()
 def scale_logits(classifier: nn.Module, by: float) -> None:
-    """Multiply a classifier's logits, in place, by its last linear layer."""
+    """Scale a classifier's logits in place, through its last linear layer."""
     last = [m for m in classifier.modules() if isinstance(m, nn.Linear)][-1]
     for parameter in last.parameters():
         parameter.mul_(by)
 
 
 def merit(scores: Mapping[str, float]) -> float:
-    """Return what settings are chosen by: IoU + accuracy - MAE.
+    """Return the score that settings are chosen by: IoU + accuracy - MAE.
 
-    The table's three columns that judge a mask; by the IoU alone a wide grey
-    map once won that lost in the two others.
+    The IoU alone may favour wide grey maps, which the other two penalise.
     """
     return scores["iou"] + scores["accuracy"] - scores["mae"]
 
@@ -74,11 +72,11 @@ def sharpness_scores(
     factors: Sequence[float],
     batch_size: int = 16,
 ) -> dict[float, dict[str, float]]:
-    """Return mean IoU, accuracy and MAE of masks by the logits' factor.
+    """Return mean IoU, accuracy and MAE of masks, by the logits' factor.
 
-    Over the validation images that have a class and a mask: this choice of
-    one number is the only place where pixel labels meet an Explainer before
-    the test. Empty where no image has a mask.
+    They are means over the validation images that have a class and a mask.
+    The choice of this factor is the only use of pixel labels in a training.
+    Empty if no image has a mask.
     """
     rows: dict[float, list[Tensor]] = {factor: [] for factor in factors}
     device = next(network.parameters()).device

@@ -1,14 +1,15 @@
 """The training loop: steps, validations, checkpoints, resuming.
 
-A run is a folder: ``config.json`` (what was asked), ``metrics.jsonl`` (one
-line per validation), ``model.safetensors`` (the weights that count),
-``last.pt`` (where to resume) and ``card.json`` (data, seed, versions,
-hardware, commit, scores, the weights' SHA-256; written when the run ends).
+A run is a folder: ``config.json`` (the configuration), ``metrics.jsonl`` (one
+line per validation), ``model.safetensors`` (the resulting weights),
+``last.pt`` (the state to resume from) and ``card.json`` (data, seed,
+versions, hardware, commit, scores, the weights' SHA-256; written when the run
+ends).
 
-Every random choice has a stream of its own (:mod:`explainer.streams`), a
-function of the seed, of the step and of an image's place in the batch. So a
-run that is interrupted and resumed takes the very steps it would have taken,
-and no random state has to be stored.
+Every random choice has its own stream (:mod:`explainer.streams`), a function
+of the seed, the step and the image's place in the batch. An interrupted and
+resumed run therefore takes the same steps as an uninterrupted one, and no
+random state is stored.
 """
 
 import io
@@ -50,31 +51,31 @@ BatchLoss = Callable[[nn.Module, Batch, Streams], Loss]
 Score = Callable[[nn.Module, torch.device], dict[str, float]]
 
 STATE = {"model", "optimizer", "scaler", "step", "best", "stale", "sums"}
-"""What ``last.pt`` holds."""
+"""The keys of ``last.pt``."""
 
 STATE_EVERY = 600.0
-"""Seconds after which a run writes where to resume, between validations."""
+"""Seconds between two writes of the state to resume from."""
 
 
 class TrainingError(UserError):
-    """A run that cannot go on; the message names cause and remedy."""
+    """A run that cannot continue; the message names cause and remedy."""
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How long and how to train.
+    """The length and the optimiser of a training.
 
-    ``steps`` batches of ``batch_size``; AdamW (Adam for a ``weight_decay``
-    of 0) at ``learning_rate``, constant or falling to zero along a cosine,
-    after a linear rise over ``warmup`` steps; validation every
-    ``eval_every`` steps, and an end when the validation loss has not fallen
-    by ``min_delta`` for ``patience`` validations. With patience the weights
-    of the best validation count; without (None) all steps are taken and the
-    last weights count. ``flip`` mirrors half of the images.
+    ``steps`` batches of ``batch_size``; AdamW (Adam for a ``weight_decay`` of
+    0) at ``learning_rate``, constant or falling to zero along a cosine, after
+    a linear rise over ``warmup`` steps; validation every ``eval_every``
+    steps. Training stops when the validation loss has not fallen by
+    ``min_delta`` for ``patience`` validations, and the result is the weights
+    of the best validation. With ``patience`` None all steps are taken, and
+    the result is the last weights. ``flip`` mirrors half of the images.
     ``encoder_rate`` scales the learning rate of a network's ``encoder`` and
-    ``class_activation``, for those that start from another network's.
-    ``mixed_precision`` is Accelerate's; ``workers`` processes read images.
-    Every random choice follows from ``seed``.
+    ``class_activation``, for pretrained ones. ``mixed_precision`` is
+    Accelerate's; ``workers`` is the number of processes that read images.
+    ``seed`` determines every random choice.
     """
 
     steps: int
@@ -95,19 +96,19 @@ class TrainingConfig:
 
 @dataclass
 class Run:
-    """What training returns: the folder, and the validations' records."""
+    """The result of a training: its folder and its validations' records."""
 
     folder: Path
     history: History = field(default_factory=list)
 
     @property
     def weights(self) -> Path:
-        """The file of the weights that count."""
+        """Return the path of the resulting weights."""
         return self.folder / "model.safetensors"
 
 
 def without_masks(samples: Sequence[Sample]) -> Batch:
-    """Collate without masks: training never sees what they hold."""
+    """Return a batch without masks, which training must not see."""
     return collate([s._replace(mask=None) for s in samples])
 
 
@@ -120,14 +121,14 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
 
 
 class ShuffledBatches(Sampler[list[int]]):
-    """Batches of shuffled indices, epoch after epoch, from a given step on.
+    """Batches of shuffled indices over epochs, from a given step on.
 
-    Epoch e's order is a function of (seed, e); an incomplete last batch is
-    dropped, unless there is no other.
+    The order in epoch e is a function of (seed, e). An incomplete last batch
+    is dropped, unless it is the only one.
     """
 
     drop_last = True
-    """What Accelerate asks of a sampler that it shares among processes."""
+    """Accelerate requires this of a sampler shared among processes."""
 
     def __init__(
         self, n: int, batch_size: int, seed: int, start: int, stop: int
@@ -154,7 +155,7 @@ class ShuffledBatches(Sampler[list[int]]):
 
 
 class Average:
-    """A mean of named scalars that waits for the device only when read.
+    """A running mean of named scalars, synchronised only when read.
 
     ``sums`` holds the sum of each, and of the weights as "weight".
     """
@@ -175,7 +176,7 @@ class Average:
             self.sums[name] = term if before is None else before + term
 
     def read(self, over: Accelerator | None = None) -> dict[str, float]:
-        """Return the means; with ``over`` those of all its processes."""
+        """Return the means, over all processes if ``over`` is given."""
         if not self.sums:
             return {}
         sums = {k: v for k, v in self.sums.items() if k != "weight"}
@@ -188,7 +189,7 @@ class Average:
 def parameter_groups(
     model: nn.Module, encoder_rate: float
 ) -> list[dict[str, Any]]:
-    """Return the parameters that learn, with their share of the rate."""
+    """Return groups of trainable parameters, each with its rate's factor."""
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -198,11 +199,11 @@ def parameter_groups(
     return [{"params": ps, "share": share} for share, ps in groups.items()]
 
 
-# --- what an interrupted run left ---------------------------------------
+# --- resuming an interrupted run ----------------------------------------
 
 
 def check_config(path: Path, config: dict[str, Any]) -> None:
-    """Refuse to resume a run that was asked for otherwise.
+    """Refuse to resume a run with another configuration.
 
     ``path`` is the run's ``config.json``; raises :class:`TrainingError`.
     """
@@ -219,7 +220,7 @@ def read_state(path: Path) -> dict[str, Any]:
     """Return the state to resume from, empty for a fresh run.
 
     ``path`` is the run's ``last.pt``. Raises
-    :class:`~explainer.checkpoints.CheckpointError` where it is damaged.
+    :class:`~explainer.checkpoints.CheckpointError` if it is damaged.
     """
     if not path.exists():
         return {}
@@ -241,10 +242,9 @@ def read_state(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def resuming(path: Path) -> Iterator[None]:
-    """Name the file where a state does not fit what is trained.
+    """Name the state's file in errors raised within the block.
 
-    Within the block an error becomes a
-    :class:`~explainer.checkpoints.CheckpointError`.
+    They become a :class:`~explainer.checkpoints.CheckpointError`.
     """
     try:
         yield
@@ -256,16 +256,16 @@ def resuming(path: Path) -> Iterator[None]:
 
 
 def read_history(path: Path, up_to: int) -> History:
-    """Return the records of a run's past, without those after ``up_to``.
+    """Return a run's validation records up to the step ``up_to``.
 
-    ``path`` is the run's ``metrics.jsonl``; lines that are no records are
-    passed over.
+    ``path`` is the run's ``metrics.jsonl``; lines that are not records are
+    skipped.
     """
     if not path.exists():
         return []
     rows = []
     for line in path.read_bytes().splitlines():
-        try:  # a copy may have cut a line short
+        try:  # a copied file may end within a line
             row = json.loads(line)
             if row["step"] <= up_to and row["seconds"] >= 0:
                 rows.append(row)
@@ -278,9 +278,9 @@ def read_history(path: Path, up_to: int) -> History:
 
 
 def _accelerator(precision: str, device: str | None) -> Accelerator:
-    """Return Accelerate's view of this process.
+    """Return this process's Accelerator.
 
-    It keeps the first run's device and precision for all later ones.
+    The first run's device and precision apply to all later runs.
     """
     try:
         found = Accelerator(
@@ -299,33 +299,33 @@ def _accelerator(precision: str, device: str | None) -> Accelerator:
 
 
 class Loop:
-    """One run: ``Loop(...).run()`` trains, or resumes a run that stopped.
+    """One run: ``Loop(...).run()`` trains, or resumes an interrupted run.
 
-    At the end ``model`` holds the weights that count. Raises
-    :class:`TrainingError` where the folder holds a run with another
-    configuration, or the loss is not a number any more,
-    :class:`~explainer.checkpoints.CheckpointError` where the state to resume
+    At the end ``model`` holds the resulting weights. Raises
+    :class:`TrainingError` if the folder holds a run with another
+    configuration or the loss becomes NaN or infinite,
+    :class:`~explainer.checkpoints.CheckpointError` if the state to resume
     from is damaged or of other networks, and
-    :class:`~explainer.deadline.OutOfTime`, with the state written, where the
-    time given to the command is over.
+    :class:`~explainer.deadline.OutOfTime` when the command's time limit has
+    passed; the state is then written.
 
     Parameters
     ----------
     model:
-        What is trained, in place.
+        The network, trained in place.
     batch_loss:
-        Maps (model, batch, streams) to a :class:`Loss`; what it draws at
-        random comes from ``streams(name)``, a generator per image.
+        Maps (model, batch, streams) to a :class:`Loss`. Its random draws come
+        from ``streams(name)``, one generator per image.
     train, val:
-        The data; pixel masks are dropped before anyone can look at them.
+        The data; pixel masks are dropped when batches are collated.
     training:
-        How long and how.
+        The length and the optimiser.
     folder:
         Output folder; an interrupted run in it is resumed.
     config:
-        Stored with the weights, and compared when a run is resumed.
+        Stored with the weights, and compared when a run resumes.
     score:
-        More numbers for each validation's record.
+        Returns additional values for each validation's record.
     on_validation:
         Called with the history after each validation.
     device:
@@ -355,7 +355,7 @@ class Loop:
         self.config = {**config, "training": asdict(training)}
         check_config(folder / "config.json", self.config)
         state = read_state(folder / "last.pt")
-        if not state:  # a card tells of the run that began anew
+        if not state:  # an old card would describe another run
             (folder / "card.json").unlink(missing_ok=True)
         write_json(folder / "config.json", self.config)
         self.accelerator = _accelerator(training.mixed_precision, device)
@@ -364,7 +364,7 @@ class Loop:
     def _prepare(
         self, model: nn.Module, train: LabelledImages, state: dict[str, Any]
     ) -> None:
-        """Set everything to the state that a run stopped in, or to none."""
+        """Set up a fresh run, or restore the state of an interrupted one."""
         training = self.training
         self.step: int = state.get("step", 0)
         self.best: float = state.get("best", math.inf)
@@ -408,8 +408,8 @@ class Loop:
 
     @property
     def model(self) -> nn.Module:
-        """The model without what Accelerate wrapped around it."""
-        # Compiled or not, the weights keep their names.
+        """Return the model without Accelerate's wrapper."""
+        # The weights keep their names even if the model is compiled.
         model: nn.Module = self.accelerator.unwrap_model(
             self.net, keep_torch_compile=False
         )
@@ -422,7 +422,7 @@ class Loop:
         return tired or self.step == self.training.steps
 
     def run(self) -> Run:
-        """Take the steps that are left; return the run."""
+        """Take the remaining steps; return the run."""
         self.since = self.written = time.perf_counter()
         with tqdm(
             total=self.training.steps,
@@ -448,7 +448,7 @@ class Loop:
         return Run(self.folder, self.history)
 
     def _mind_the_time(self) -> None:
-        """Keep what is done, now and then and when the time is over."""
+        """Write the state at intervals and when the time is over."""
         try:
             check_time()
         except OutOfTime:
@@ -458,14 +458,14 @@ class Loop:
             self._write_state()
 
     def _restore(self) -> None:
-        """Fill the model with the weights that count: the file's."""
+        """Load the resulting weights from their file into the model."""
         self.accelerator.wait_for_everyone()
         path = self.folder / "model.safetensors"
-        if path.exists():  # not so for a run of no steps
+        if path.exists():  # missing after a run of no steps
             self.model.load_state_dict(read_weights(path)[0])
 
     def _to_device(self, batch: Batch) -> Batch:
-        """Move a batch, in the layout that the model's convolutions like."""
+        """Return a batch on the device, in the model's memory layout."""
         device = self.accelerator.device
         images = batch.images.to(
             device, non_blocking=True, memory_format=self.layout
@@ -527,7 +527,7 @@ class Loop:
         return average.read()
 
     def _record(self) -> None:
-        """Validate, and write down where the run stands."""
+        """Validate, and write the record and the state."""
         trained = self.average.read(self.accelerator)
         held_out = self._validate()
         if not math.isfinite(trained["total"] + held_out["total"]):
@@ -561,7 +561,7 @@ class Loop:
             self.on_validation(self.history)
 
     def _write_state(self) -> None:
-        """Write where to resume, whole or not at all."""
+        """Write the state to resume from, atomically."""
         if not self.accelerator.is_main_process:
             return
         scaler = self.accelerator.scaler
