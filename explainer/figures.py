@@ -1,9 +1,9 @@
 """Figures from plain tensors: pictures, masks, curves and bars.
 
-Figures are returned and leave nothing behind: pyplot, with its global list of
-open figures, is not used. All have one style: a white ground (also on a dark
-page), Okabe and Ito's colours, which colour-blind readers tell apart, and
-letters that stay legible on a phone.
+Figures are returned to the caller. pyplot is not used, since it keeps a
+global list of open figures. All have one style: a white background (also on
+a dark page), Okabe and Ito's colours, which colour-blind readers can tell
+apart, and text that is legible on a phone.
 """
 
 import io
@@ -27,7 +27,7 @@ from torch import Tensor
 from explainer.masks import composite
 
 WIDTH = 5.6
-"""Inches across: a text column, or a phone held upright."""
+"""Width in inches: a text column, or a phone held upright."""
 
 COLOURS = (
     "#0072B2",  # blue
@@ -41,7 +41,7 @@ COLOURS = (
 )
 
 BRIGHTER, DARKER = COLOURS[0], COLOURS[1]
-"""The colours of a pull on a mask, upwards and downwards."""
+"""The colours of positive and negative values."""
 
 SIGNED = LinearSegmentedColormap.from_list(
     "signed", (DARKER, "white", BRIGHTER)
@@ -80,7 +80,7 @@ def _picture(
     height: float,
     layout: Literal["constrained", "compressed"] = "constrained",
 ) -> Picture:
-    """Start a figure; "compressed" suits rows and columns of pictures."""
+    """Return a new figure; "compressed" is for grids of pictures."""
     return Picture(figsize=(WIDTH, height), layout=layout)
 
 
@@ -103,7 +103,7 @@ def _is_mask(panel: Tensor) -> bool:
 
 
 def _scale(picture: Picture, axes: Sequence[Axes], mask: AxesImage) -> None:
-    """Draw the one scale that all masks of a picture share."""
+    """Draw the colour scale that all masks of a picture share."""
     bar = picture.colorbar(
         mask,
         ax=axes,
@@ -121,7 +121,7 @@ def _shape(panel: Tensor) -> float:
 
 
 def _tag(ax: Axes, text: str, colour: str, line: int) -> None:
-    """Write a name on its colour, below a picture."""
+    """Write a class's name on its colour below a picture."""
     r, g, b = to_rgb(colour)
     dark = 0.299 * r + 0.587 * g + 0.114 * b < 0.55
     ax.annotate(
@@ -141,11 +141,10 @@ def _tag(ax: Axes, text: str, colour: str, line: int) -> None:
 def overlay(
     image: Tensor, masks: Tensor, colours: Sequence[str] = COLOURS
 ) -> Tensor:
-    """Return coloured masks over an image turned pale and grey.
+    """Return coloured masks over the image in pale grey, ``(3, H, W)``.
 
-    ``image`` is ``(3, H, W)``, ``masks`` ``(K, H, W)`` in [0, 1], one colour
-    each (again from the first where they run out); the result is
-    ``(3, H, W)``.
+    ``image`` is ``(3, H, W)``, ``masks`` ``(K, H, W)`` in [0, 1]. Each mask
+    has one colour; the colours repeat after the last.
     """
     weights = torch.tensor([0.299, 0.587, 0.114]).reshape(3, 1, 1)
     grey = (image.detach().float().cpu() * weights).sum(0, keepdim=True)
@@ -158,16 +157,17 @@ def overlay(
 
 
 DIMMED = 0.45
-"""How bright a photograph stays where no mask shows it."""
+"""Factor on the brightness of a photograph where no mask shows it."""
 TINT = 0.3
-"""How much of its colour a mask lays over what it shows."""
+"""Opacity of a mask's colour."""
 
 
 def _outline(mask: Tensor, width: float) -> Tensor:
     """Return the line where a mask ``(H, W)`` crosses 1/2, in [0, 1].
 
-    The distance to it in pixels is, near by, how far the mask is from 1/2
-    over how steep it is; so the line is smooth and as wide as asked.
+    A pixel's distance to the line is approximately ``|m - 1/2|`` over the
+    magnitude of the mask's gradient. So the line is smooth and ``width``
+    pixels wide.
     """
     if min(mask.shape) < 2:
         return torch.zeros_like(mask)
@@ -179,12 +179,12 @@ def _outline(mask: Tensor, width: float) -> Tensor:
 def spotlight(
     image: Tensor, masks: Tensor, colours: Sequence[str] = COLOURS
 ) -> Tensor:
-    """Return a photograph with what masks show in the light, the rest dim.
+    """Return a photograph, bright inside its masks and dim outside.
 
-    A translucent tint and an outline where a mask crosses 1/2 tell the
-    classes apart. ``image`` is ``(3, H, W)``, ``masks`` ``(K, H, W)`` in
-    [0, 1], a colour each (again from the first, if they run out); the
-    result is ``(3, H, W)``. Without a mask the photograph stays as it is.
+    Each class has a translucent tint and an outline where its mask crosses
+    1/2. ``image`` is ``(3, H, W)``, ``masks`` ``(K, H, W)`` in [0, 1]; the
+    result is ``(3, H, W)``. Each mask has one colour; the colours repeat
+    after the last. Without masks the photograph is not changed.
     """
     result = image.detach().float().cpu()
     if not len(masks):
@@ -206,10 +206,10 @@ def spotlight(
 
 
 def heat(image: Tensor, mask: Tensor) -> Tensor:
-    """Return a photograph ``(3, H, W)`` under a mask as a map of heat.
+    """Return a photograph ``(3, H, W)`` under a mask drawn as a heatmap.
 
-    ``mask`` is ``(H, W)`` in [0, 1]; the hotter, the less of the photograph
-    is seen.
+    ``mask`` is ``(H, W)`` in [0, 1]. The heatmap is more opaque where the
+    mask is higher.
     """
     mask = mask.detach().float().cpu()
     colours = matplotlib.colormaps["inferno"](mask.numpy())[..., :3]
@@ -219,7 +219,7 @@ def heat(image: Tensor, mask: Tensor) -> Tensor:
 
 
 def to_image(pixels: Tensor) -> Image.Image:
-    """Return ``(3, H, W)`` or ``(H, W)`` in [0, 1] as a picture of Pillow."""
+    """Return ``(3, H, W)`` or ``(H, W)`` in [0, 1] as a Pillow image."""
     whole = (pixels.clamp(0, 1) * 255).round().byte().cpu()
     if whole.ndim == 3:
         whole = whole.movedim(0, -1)
@@ -229,10 +229,10 @@ def to_image(pixels: Tensor) -> Image.Image:
 def legend(
     picture: Image.Image, lines: Sequence[tuple[str, str]], hidden: Tensor
 ) -> None:
-    """Write lines, (colour, text) each, into the corner of a picture.
+    """Draw a legend of lines, (colour, text) each, in a picture's corner.
 
-    The corner is that where ``hidden`` ``(H, W)`` has least: there the box
-    hides least of what matters. A picture too small for it gets none.
+    It is the corner where ``hidden`` ``(H, W)`` is lowest, so that the box
+    covers little of the masks. A picture too small for it gets no legend.
     """
     path = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
     pen = ImageDraw.Draw(picture, "RGBA")
@@ -269,11 +269,11 @@ def legend(
 
 @matplotlib.rc_context(STYLE)
 def draw(images: Tensor, masks: Tensor, classes: Sequence[str]) -> Picture:
-    """Return a figure of what explains each image, a column per image.
+    """Return a figure of each image and its masks, a column per image.
 
-    Three rows: the image; the same, grey, under the mask of each explained
-    class in a colour of its own; and the object kept, the rest black, as the
-    paper draws it (the pixel-wise maximum of the masks).
+    There are three rows: the image; the image in grey under the masks of the
+    explained classes, each in one colour; and, as in the paper, the image
+    inside the masks (their pixel-wise maximum), black outside.
 
     Parameters
     ----------
@@ -287,7 +287,7 @@ def draw(images: Tensor, masks: Tensor, classes: Sequence[str]) -> Picture:
     """
     images, masks = images.detach().cpu(), masks.detach().cpu()
     explained = masks.flatten(2).amax(2) > 0
-    # A class has one colour in all of a picture.
+    # A class has the same colour in all columns.
     shown = explained.any(0).nonzero()[:, 0].tolist()
     colour_of = {c: COLOURS[i % len(COLOURS)] for i, c in enumerate(shown)}
     most = max(1, int(explained.sum(1).max()))
@@ -352,11 +352,11 @@ def grid(
         By title: images ``(B, 3, H, W)`` or masks ``(B, 1, H, W)`` or
         ``(B, H, W)``, which share one colour scale from 0 to 1.
     rows:
-        B names, written at the left.
+        B names, written on the left.
     signed:
         By title: tensors ``(B, 1, h, w)``, for further columns. Each panel
-        has a scale of its own, from minus its largest magnitude (vermilion)
-        to plus (blue); the magnitude is written below.
+        has its own scale, from minus its largest magnitude (vermilion) to
+        plus (blue). The magnitude is written below.
     """
     signed = signed or {}
     every = {**columns, **signed}
@@ -395,8 +395,8 @@ def curves(history: Sequence[Mapping[str, float]]) -> Picture:
     """Return a figure of a run's losses against its steps, a panel per term.
 
     ``history`` is that of a :class:`explainer.training.Run`: rows with
-    ``step`` and, for each term, ``train_TERM`` (the mean since the row
-    before) and ``val_TERM``.
+    ``step`` and, for each term, ``train_TERM`` (the mean since the previous
+    row) and ``val_TERM``.
     """
     terms = [
         key.removeprefix("val_")
@@ -444,9 +444,8 @@ def bars(
 ) -> Picture:
     """Return a figure of horizontal bars: a group per name.
 
-    A group has one bar per series. ``series`` holds values in [0, 1], as
-    many as there are ``names``; ``label`` says what they are; ``threshold``
-    draws a line.
+    A group has one bar per series. ``series`` holds values in [0, 1], one
+    per name; ``label`` is the axis's label; ``threshold`` draws a line.
     """
     thickness = 0.8 / len(series)
     picture = _picture(0.8 + len(names) * (0.12 + 0.16 * len(series)))
@@ -480,10 +479,10 @@ def intervals(
     Parameters
     ----------
     panels:
-        By the label of the axis: for each name its (mean, low, high); the
-        same names in all panels.
+        By the label of the axis: for each name its (mean, low, high). All
+        panels have the same names.
     highlight:
-        The name drawn in another colour, its mean as a line across.
+        The name drawn in another colour, with a line at its mean.
     """
     names = list(next(iter(panels.values())))
     rows = math.ceil(len(panels) / 2)
@@ -518,12 +517,12 @@ def lines(
     Parameters
     ----------
     panels:
-        By the panel's title: y by the curve's name. A name has one colour
-        in all panels.
+        By the panel's title: y by the curve's name. A name has the same
+        colour in all panels.
     x, label:
-        Where the curves have their values, and what the axis says.
+        The x values of all curves, and the axis's label.
     marks:
-        Places on the x axis by name, drawn as dotted verticals.
+        Positions on the x axis by name, drawn as dotted vertical lines.
     """
     names = list(dict.fromkeys(n for p in panels.values() for n in p))
     picture = _picture(0.9 + 1.6 * len(panels))
@@ -568,14 +567,14 @@ def growing(
 ) -> Picture:
     """Return a figure of how costs grow: both axes are logarithmic.
 
-    On such axes a power of x is a straight line, and its slope the power.
+    On such axes a power of x is a straight line, whose slope is the power.
 
     Parameters
     ----------
     curves:
         By name, y by x, both positive.
     x, y:
-        What the axes say.
+        The labels of the axes.
     """
     picture = _picture(3.7)
     ax = picture.subplots()

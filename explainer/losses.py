@@ -1,7 +1,7 @@
-"""The four terms of the Explainer's loss, one function a term.
+"""The four terms of the Explainer's loss, one function per term.
 
 L = L_c + lambda_e L_e + lambda_a L_a + lambda_tv L_tv (paper, section 3).
-No function loops over images or classes or waits for the device.
+No function loops over images or classes, or waits for the device.
 """
 
 from collections.abc import Sequence
@@ -35,15 +35,15 @@ def _reduced(per_image: Tensor, reduction: Reduction) -> Tensor:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """How much each term counts, and the bounds of a class's area.
+    """The weight of each term, and the bounds of a class's area.
 
     The names follow the paper: ``entropy`` is lambda_e and ``smoothness``
     lambda_tv. The area term has three weights, as in the authors' code:
-    ``target_area`` for A(m), ``non_target_area`` for A(n), ``bound`` for the
-    sum of B(s_c), which is free of charge between the fractions ``a`` and
+    ``target_area`` for A(m), ``non_target_area`` for A(n), and ``bound`` for
+    the sum of B(s_c). B is zero for areas between the fractions ``a`` and
     ``b`` of the image. ``entropy_scale`` names the denominator of L_e.
-    ``edges`` is a departure: it lets a mask end where the image has an edge
-    (:func:`total_variation`); 0 is the paper's.
+    ``edges`` is a departure: above 0, a mask may end at an edge of the image
+    at lower cost (:func:`total_variation`); 0 is the paper's.
 
     Each number may also be a tensor ``(B,)`` with one value per image:
     :meth:`stack` makes such weights.
@@ -61,7 +61,7 @@ class LossWeights:
     entropy_scale: Literal["paper", "undivided"] = "paper"
 
     def __post_init__(self) -> None:
-        """Refuse bounds that no mask can meet."""
+        """Raise for bounds that no mask can meet."""
         a, b = (
             torch.as_tensor(x, dtype=torch.float64) for x in (self.a, self.b)
         )
@@ -75,8 +75,8 @@ class LossWeights:
         """Return the weights of a batch from those of its images.
 
         Each number becomes a tensor ``(B,)``, in double precision because
-        ``a`` and ``b`` count pixels. Raises ValueError where the images
-        differ in ``entropy_scale``, of which a batch has one.
+        ``a`` and ``b`` count pixels. Raises ValueError if the images differ
+        in ``entropy_scale``: a batch has only one.
         """
         scales = {weights.entropy_scale for weights in each}
         if len(scales) != 1:
@@ -109,9 +109,10 @@ def classification_loss(
 ) -> Tensor:
     """Return L_c: the masked image should still be classified as labelled.
 
-    The mean over images and classes of the binary cross-entropy (paper,
-    eq. 2); for a single-label (softmax) classifier the cross-entropy, with
-    the labels' share as target if an image has several.
+    L_c is the mean over images and classes of the binary cross-entropy
+    (paper, eq. 2). For a single-label (softmax) classifier it is the
+    cross-entropy; several labels of an image get equal target
+    probabilities.
 
     ``logits`` and ``labels`` are ``(B, C)``.
     """
@@ -132,11 +133,11 @@ def negative_entropy(
 ) -> Tensor:
     """Return L_e: the complement should leave the classifier undecided.
 
-    The mean over images of sum_c p[c] log p[c], with p the *softmax* of the
-    logits ``(B, C)`` even for a multi-label classifier, as in the authors'
-    code. ``scale="paper"`` divides by C, so the least value is -log(C)/C and
-    a weight chosen for one number of classes does not carry over to
-    another; ``"undivided"`` does not divide, and its least value is -log C.
+    L_e is the mean over images of sum_c p[c] log p[c]. As in the authors'
+    code, p is the *softmax* of the logits ``(B, C)`` even for a multi-label
+    classifier. ``scale="paper"`` divides by C. Its least value is
+    -log(C)/C, so its weight must be chosen anew for another number of
+    classes. ``"undivided"`` does not divide; its least value is -log C.
     """
     log_p = F.log_softmax(logits, dim=1)
     per_image = (log_p.exp() * log_p).sum(1)
@@ -146,7 +147,7 @@ def negative_entropy(
 
 
 def area(mask: Tensor, reduction: Reduction = "mean") -> Tensor:
-    """Return A: the mean pixel value of masks ``(B, ...)`` (paper, eq. 4)."""
+    """Return A, the mean pixel value of masks ``(B, ...)`` (paper, eq. 4)."""
     return _reduced(mask.flatten(1).mean(1), reduction)
 
 
@@ -160,20 +161,19 @@ def area_bound(
     """Return the sum over present classes of B(s_c), averaged over images.
 
     B keeps a class's area between the fractions a and b of the image
-    (paper, eq. 5 and 6): the largest a Z of the Z pixels are pulled to one,
-    all but the largest b Z to zero. Only sums of the largest k_a and k_b
-    values are needed:
+    (paper, eq. 5 and 6). Of the Z pixels, the largest a Z are pulled to one
+    and all but the largest b Z to zero. With k_a = a Z and k_b = b Z,
 
     B(s) = (k_a - sum top-k_a + sum all - sum top-k_b) / Z.
 
-    ``class_masks`` is ``(B, C, H, W)``, ``labels`` ``(B, C)``; a and b may
-    differ from image to image, ``(B,)``. The authors' code sums over classes
-    (although it reads as an average); so do we.
+    ``class_masks`` is ``(B, C, H, W)``, ``labels`` ``(B, C)``; a and b are
+    numbers, or one per image ``(B,)``. As in the authors' code, B is summed
+    over classes, not averaged.
     """
     flat = class_masks.flatten(2)
     n_pixels = flat.shape[-1]
-    # Absent classes need no ranking. On a GPU they get it all the same: to
-    # select the others would make the host wait for the device.
+    # Absent classes need no ranking. On a GPU they are ranked too: selecting
+    # the others would make the host wait for the device.
     ranked = labels > 0 if flat.device.type == "cpu" else ...
     flat = flat[ranked]
     k_a: int | Tensor
@@ -190,7 +190,7 @@ def area_bound(
         falling = flat.sort(-1, descending=True).values
         place = torch.arange(n_pixels, device=flat.device)
         top_a, top_b = (falling * (place < k[..., None]) for k in (k_a, k_b))
-    else:  # one number of pixels for all needs no sorting
+    else:  # the same k for all images needs no sorting
         k_a, k_b = int(a * n_pixels), int(b * n_pixels)
         top_b = flat.topk(k_b, dim=-1, sorted=False).values
         top_a = top_b.topk(k_a, dim=-1, sorted=False).values
@@ -209,13 +209,14 @@ def total_variation(
 ) -> Tensor:
     """Return TV: the mean absolute difference of neighbours (paper, eq. 7).
 
-    Anisotropic, ``(B, C, H, W)``. As in the authors' code the border is
-    reflected: the last row and column count a difference a second time.
+    TV is anisotropic; masks are ``(B, C, H, W)``. As in the authors' code
+    the border is reflected, so the last difference of each row and column
+    counts twice.
 
-    With ``images`` ``(B, 3, H, W)``, a departure from the paper: a
-    difference counts ``exp(-edges |I(u) - I(v)|)``, with the images' mean
-    absolute difference over the channels, so that a mask may end where the
-    image has an edge. ``edges`` is one number, or one per image ``(B,)``.
+    Departure, with ``images`` ``(B, 3, H, W)``: a difference is weighted by
+    ``exp(-edges |I(u) - I(v)|)``, with the mean absolute difference over the
+    channels, so that a mask may end at an edge of the image. ``edges`` is
+    one number, or one per image ``(B,)``.
     """
     steps = []
     for dim in (-2, -1):
@@ -253,10 +254,10 @@ def explainer_loss(
         S, ``(B, C, H, W)`` in [0, 1].
     weights:
         The weights of the terms and the bounds of the area, for all images
-        or for each (:meth:`LossWeights.stack`). One batch then may hold one
-        image under many settings.
+        or per image (:meth:`LossWeights.stack`). A batch may then hold the
+        same image with different weights.
     fill:
-        What the masks show where they are 0: see
+        The pixels shown where masks are 0: see
         :func:`explainer.masks.make_fill`; "noise" draws from ``generator``.
     reduction:
         "mean" over the images, or "none" for values per image.
@@ -272,15 +273,15 @@ def explainer_loss(
     ValueError
         For a fill or a reduction that does not exist.
     """
-    # Each mask in one piece: maxima and ranking run faster along it than
-    # across the layout that convolutions leave.
+    # Contiguous masks: maxima and ranking are faster than in the layout
+    # that convolutions return.
     class_masks = class_masks.contiguous()
     m = target_mask(class_masks, labels)
     n = non_target_mask(class_masks, labels)
     background = make_fill(fill, images, classifier, generator)
     seen = composite(images, m, background)
     hidden = composite(images, complement(m), background)
-    # One pass for both halves: small networks waste less of a wide machine.
+    # One pass for both halves: small networks use a GPU better that way.
     kept, left = classifier(torch.cat([seen, hidden])).chunk(2)
     multi_label = getattr(classifier, "multi_label", True)
     edgeless = isinstance(weights.edges, float | int) and weights.edges == 0

@@ -34,11 +34,11 @@ def target_mask(class_masks: Tensor, labels: Tensor) -> Tensor:
 
     Returns
     -------
-    ``(B, 1, H, W)``. The paper leaves an image with no label undefined; here
-    its mask is zero, for nothing is asked to be seen.
+    ``(B, 1, H, W)``. For an image without labels, which the paper leaves
+    undefined, the mask is zero.
     """
     present = class_masks * labels[:, :, None, None]
-    # Not amax, which spreads a gradient over ties at twice the cost.
+    # amax would share the gradient between ties, at twice the cost.
     return present.max(1, keepdim=True).values
 
 
@@ -51,23 +51,24 @@ def non_target_mask(class_masks: Tensor, labels: Tensor) -> Tensor:
 
 
 def complement(mask: Tensor) -> Tensor:
-    """Return m~ = 1 - m: what the mask leaves out."""
+    """Return m~ = 1 - m."""
     return 1 - mask
 
 
 def composite(images: Tensor, masks: Tensor, fill: Tensor) -> Tensor:
-    """Keep an image where its mask is 1 and show the fill where it is 0.
+    """Return ``m x + (1 - m) fill``, ``(B, 3, H, W)``.
 
     ``images`` is ``(B, 3, H, W)``, ``masks`` ``(B, 1, H, W)``, and ``fill``
-    anything that broadcasts against the images.
+    broadcasts against the images.
     """
     return torch.lerp(fill, images, masks)
 
 
 def mean_colour(classifier: object) -> Tensor:
-    """Return the colour a classifier's normalisation maps to zero.
+    """Return the colour that a classifier's normalisation maps to zero.
 
-    ``(1, 3, 1, 1)``; ImageNet's mean for a module that does not tell.
+    The shape is ``(1, 3, 1, 1)``. It is ImageNet's mean colour for a module
+    without ``mean``.
     """
     mean = getattr(classifier, "mean", None)
     if isinstance(mean, Tensor):
@@ -76,9 +77,9 @@ def mean_colour(classifier: object) -> Tensor:
 
 
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
-    """Blur ``(B, C, H, W)`` with a Gaussian of ``sigma`` pixels.
+    """Return ``(B, C, H, W)`` blurred by a Gaussian of ``sigma`` pixels.
 
-    The kernel reaches three sigma (less in a smaller image), the border is
+    The kernel reaches three sigma (less in a smaller image). The border is
     reflected.
     """
     if sigma <= 0:
@@ -88,8 +89,8 @@ def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
     kernel = torch.exp(-0.5 * (steps / sigma) ** 2).to(images.dtype)
     kernel = kernel / kernel.sum()
     channels = images.shape[1]
-    # In plain layout: on channels_last a long and thin kernel, group by
-    # group, takes torch 2.2 minutes and gigabytes.
+    # In plain layout: in channels_last a long, thin, grouped kernel takes
+    # minutes and gigabytes in torch 2.2.
     padded = F.pad(images, (radius,) * 4, mode="reflect").contiguous()
     rows = kernel.reshape(1, 1, -1, 1).expand(channels, 1, -1, 1)
     cols = kernel.reshape(1, 1, 1, -1).expand(channels, 1, 1, -1)
@@ -113,7 +114,7 @@ def _fill_blur(images: Tensor, mean: Tensor, _: object) -> Tensor:
 def _fill_noise(
     images: Tensor, mean: Tensor, generator: Generators
 ) -> Tensor:
-    """Draw noise at three scales around one random colour per image."""
+    """Return noise at three scales around one random colour per image."""
     noise = 0.25 * normal(images, (3, 1, 1), generator)
     for cells, contrast in ((4, 0.2), (12, 0.12), (40, 0.08)):
         coarse = contrast * normal(images, (3, cells, cells), generator)
@@ -140,13 +141,12 @@ def make_fill(
     classifier: object,
     generator: Generators = None,
 ) -> Tensor:
-    """Return what a mask shows where it is 0.
+    """Return the fill: the pixels shown where a mask is 0.
 
     ``name`` is "mean" (the paper's), "black", "blur" (a Gaussian, sigma a
     twelfth of the width) or "noise" (smooth, drawn from ``generator``: one
-    for all images, or one per image).
-    The result broadcasts against ``images``. Raises ValueError for another
-    name.
+    for all images, or one per image). The result broadcasts against
+    ``images``. Raises ValueError for another name.
     """
     return FILLS[name](images, mean_colour(classifier), generator)
 
@@ -154,9 +154,9 @@ def make_fill(
 def random_masks(images: Tensor, generator: Generators = None) -> Tensor:
     """Return one smooth random mask per image, ``(B, 1, H, W)`` in [0, 1].
 
-    Bilinear noise of 7 x 7 cells against a random threshold: blobs that
-    keep anything from a little to nearly all of the image. ``generator`` is
-    one for all images, or one per image.
+    Bilinear noise of 7 x 7 cells is compared with a random threshold. The
+    blobs keep from a small part to nearly all of the image. ``generator``
+    is one for all images, or one per image.
     """
     coarse = uniform(images, (1, 7, 7), generator)
     threshold = 0.2 + 0.6 * uniform(images, (1, 1, 1), generator)

@@ -2,14 +2,14 @@
 
 Most metrics compare a target mask m, ``(B, H, W)`` or ``(B, 1, H, W)`` in
 [0, 1], with the binary union g of the segmented objects, ``truth``
-``(B, H, W)`` bool. Pixels outside of ``valid`` ``(B, H, W)`` bool count
-nowhere; None means that all count. :func:`ground_truth` makes both from a
-dataset's masks. Every function returns ``(B,)`` without looping over
-images; where a metric is undefined for an image it says NaN, and an image
-without a single valid pixel is NaN throughout.
+``(B, H, W)`` bool. Pixels where ``valid`` ``(B, H, W)`` bool is False are
+ignored; None means that all are valid. :func:`ground_truth` returns both
+from a dataset's masks. Every function returns ``(B,)`` without looping over
+images. A metric that is undefined for an image is NaN. All metrics are NaN
+for an image without valid pixels.
 
-The first five names are the paper's (section 4); the authors' code computes
-F1, AUC and the two coverages as well; the rest comes from other papers.
+The first five metrics are the paper's (section 4). The authors' code also
+computes F1, AUC and the two coverages. The rest comes from other papers.
 """
 
 from collections.abc import Callable
@@ -21,10 +21,10 @@ from torch import Tensor
 from explainer.masks import complement, composite
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-"""Where the paper binarises a mask; a pixel is kept if m > t."""
+"""The paper's thresholds t for binary masks; a pixel is kept if m > t."""
 
 LEAST_AREA = 0.05
-"""Saliency counts no mask as smaller than this fraction of the image."""
+"""The least mask area, as a fraction of the image, used in saliency."""
 
 VOID = 255
 """Mask value of pixels that belong to no class and not to the background."""
@@ -38,10 +38,10 @@ def ground_truth(
     """Return ``truth`` and ``valid``, both ``(B, H, W)`` bool.
 
     ``masks`` is ``(B, H, W)`` with class ids as in
-    :class:`~explainer.data.base.Sample`; the truth is the union of all
+    :class:`~explainer.data.base.Sample`. The truth is the union of all
     objects of the ``n_classes`` classes. ``void="ignore"`` makes void pixels
-    (VOC draws them around every object) invalid; ``"object"`` counts them as
-    object, as the authors' code does.
+    invalid (VOC has them around every object). ``"object"`` counts them as
+    object, as in the authors' code.
     """
     truth = (masks >= 1) & (masks <= n_classes)
     is_void = masks == VOID
@@ -53,7 +53,7 @@ def ground_truth(
 
 
 def class_truth(masks: Tensor, n_classes: int) -> Tensor:
-    """Return where each class is, ``(B, C, H, W)`` bool, from class ids."""
+    """Return each class's pixels, ``(B, C, H, W)`` bool, from class ids."""
     ids = torch.arange(1, n_classes + 1, device=masks.device)
     return masks[:, None] == ids[:, None, None]
 
@@ -69,14 +69,14 @@ def _flat(
 
 
 def _one_where_empty(part: Tensor, whole: Tensor) -> Tensor:
-    """Divide; 0 / 0 is 1: to find nothing where there is nothing is right."""
+    """Return part / whole, and 1 for 0 / 0: an empty mask is then right."""
     return torch.where(whole == 0, 1.0, part / whole)
 
 
 def _overlap(
     mask: Tensor, truth: Tensor, valid: Tensor | None, threshold: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Count true positives, false positives and false negatives."""
+    """Return the true positives, false positives and false negatives."""
     m, g, background = _flat(mask, truth, valid)
     kept = (m > threshold).to(m.dtype)
     defined = torch.where((g + background).sum(1) > 0, 1.0, torch.nan)
@@ -87,10 +87,10 @@ def _overlap(
 def accuracy(
     mask: Tensor, truth: Tensor, valid: Tensor | None = None
 ) -> Tensor:
-    """Return the share of pixels that ``m > 0.5`` puts right.
+    """Return the share of pixels where ``m > 0.5`` agrees with g.
 
-    The authors' soft accuracy, the mean of m g + (1 - m)(1 - g), is exactly
-    1 - :func:`mae` for a binary g and would add nothing; hence a threshold.
+    Departure: the authors' soft accuracy, the mean of m g + (1 - m)(1 - g),
+    has no threshold. For a binary g it equals 1 - :func:`mae`.
     """
     return 1 - mae((mask > 0.5).to(mask.dtype), truth, valid)
 
@@ -146,9 +146,9 @@ def mean_f1(
 def auc(mask: Tensor, truth: Tensor, valid: Tensor | None = None) -> Tensor:
     """Return the area under the ROC curve of an image's pixels.
 
-    The chance that the mask is higher on a random object pixel than on a
-    random background pixel, a tie counting one half (Mann-Whitney). NaN
-    where there is only object or only background.
+    It is the probability that the mask is higher on a random object pixel
+    than on a random background pixel; ties count one half (Mann-Whitney).
+    NaN if there is only object or only background.
     """
     m, g, background = _flat(mask, truth, valid)
     padded = torch.where(background > 0, m, torch.inf)
@@ -157,7 +157,7 @@ def auc(mask: Tensor, truth: Tensor, valid: Tensor | None = None) -> Tensor:
     rank = torch.searchsorted(below, m) + torch.searchsorted(
         below, m, right=True
     )
-    # Ranks add up beyond what float32 counts exactly.
+    # float32 cannot hold the sums of ranks exactly.
     wins = (rank.double() / 2 * g).sum(1)
     pairs = g.double().sum(1) * background.double().sum(1)
     return (wins / pairs).to(m.dtype)
@@ -182,11 +182,11 @@ def background_coverage(
 def pointing_game(
     mask: Tensor, truth: Tensor, valid: Tensor | None = None
 ) -> Tensor:
-    """Return whether the highest pixel of the mask lies on an object.
+    """Return 1 if the highest pixel of the mask lies on an object, else 0.
 
     Zhang et al., *Top-down Neural Attention by Excitation Backprop*, ECCV
-    2016, without their tolerance. Among equally high pixels one is drawn,
-    and the result is the expected value: the share of them on an object.
+    2016. Departure: no tolerance in pixels. If several pixels are highest,
+    the result is the share of them on an object.
     """
     m, g, background = _flat(mask, truth, valid)
     allowed = g + background > 0
@@ -198,13 +198,13 @@ def pointing_game(
 def saliency(mask: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
     """Return log(max(mean(m), 0.05)) - log p; lower is better.
 
-    A small mask that keeps the prediction (Dabkowski and Gal, NeurIPS 2017,
-    whose rectangle the paper replaces by the mask's mean). ``logits``
-    ``(B, C)`` are those of the masked image, ``targets`` ``(B, C)`` its
-    classes, and p their summed *softmax* probability, even for a multi-label
-    classifier. Each class counts once; the authors' code sums over objects.
-    The mask's mean is taken over the whole image, void included: nothing
-    here depends on what was annotated. NaN for an image without targets.
+    It is low for a small mask that keeps the prediction (Dabkowski and Gal,
+    NeurIPS 2017; the paper replaces their rectangle by the mask's mean).
+    ``logits`` ``(B, C)`` are those of the masked image and ``targets``
+    ``(B, C)`` its classes. p is the targets' summed *softmax* probability,
+    even for a multi-label classifier. Departure: each class counts once; the
+    authors' code sums over objects. The mask's mean includes void pixels,
+    since saliency uses no annotation. NaN for an image without targets.
     """
     log_p = torch.where(targets > 0, logits.log_softmax(1), -torch.inf)
     size = mask.flatten(1).mean(1).clamp(min=LEAST_AREA)
@@ -216,8 +216,8 @@ def saliency(mask: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
 def _ranks(mask: Tensor) -> Tensor:
     """Return each pixel's place in the mask's descending order, from 0.
 
-    Equal pixels are ordered by one fixed shuffle, which favours no region;
-    raster order would show a constant mask from the top.
+    Equal pixels are ordered by one fixed shuffle, so that no region comes
+    first. Raster order would start at the top.
     """
     flat = mask.flatten(1)
     n = flat.shape[1]
@@ -241,7 +241,7 @@ def _curve(mask: Tensor, steps: int) -> list[Tensor]:
 
 
 def _area_under(scores: list[Tensor]) -> Tensor:
-    """Integrate a curve of equal steps over [0, 1] by the trapezoid rule."""
+    """Return a curve's integral over [0, 1] by the trapezoid rule."""
     return torch.trapezoid(torch.stack(scores), dim=0) / (len(scores) - 1)
 
 
@@ -254,10 +254,10 @@ def insertion(
 ) -> Tensor:
     """Return the area under the score as pixels appear; higher is better.
 
-    RISE's metric (Petsiuk et al., BMVC 2018): the fill gives way to the
-    image, highest mask values first, in ``steps`` equal parts; ``score``
-    maps images to ``(B,)``, say the probability of the target classes.
-    Their own fill for insertion is a blur.
+    RISE's metric (Petsiuk et al., BMVC 2018). The fill is replaced by the
+    image in ``steps`` equal parts, highest mask values first. ``score``
+    maps images to ``(B,)``, for example the probability of the target
+    classes. RISE uses a blur as the fill for insertion.
     """
     return _area_under(
         [score(composite(images, m, fill)) for m in _curve(mask, steps)]
@@ -273,7 +273,7 @@ def deletion(
 ) -> Tensor:
     """Return the area under the score as pixels vanish; lower is better.
 
-    As :func:`insertion`, but the image gives way to the fill.
+    As :func:`insertion`, but the image is replaced by the fill.
     """
     return _area_under(
         [
@@ -286,11 +286,11 @@ def deletion(
 def class_iou(
     class_masks: Tensor, truth: Tensor, valid: Tensor | None = None
 ) -> Tensor:
-    """Return :func:`iou` at 0.5 for every class by itself, ``(B, C)``.
+    """Return :func:`iou` at 0.5 for each class, ``(B, C)``.
 
     ``class_masks`` and ``truth`` (see :func:`class_truth`) are
-    ``(B, C, H, W)``. NaN for a class that has no pixel in an image. A mask
-    that is the same for every class cannot do well where classes meet.
+    ``(B, C, H, W)``. NaN for a class that has no pixel in an image. On
+    images with several classes, the same mask for all classes scores low.
     """
     b, c = truth.shape[:2]
     v = torch.ones_like(truth[:, 0]) if valid is None else valid
@@ -302,10 +302,10 @@ def class_iou(
 
 
 def share_on(mask: Tensor, marker: Tensor) -> Tensor:
-    """Return the share of a mask's mass that lies on a planted shortcut.
+    """Return the share of a mask's sum that lies on a planted shortcut.
 
     ``marker`` is ``(B, H, W)`` bool. NaN for an all-zero mask and for an
-    image without the marker. A constant mask has the marker's own share of
+    image without the marker. For a constant mask it is the marker's share of
     the image.
     """
     m, on = mask.flatten(1), marker.flatten(1)
@@ -327,7 +327,7 @@ METRICS: dict[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
     "background_coverage": background_coverage,
     "pointing_game": pointing_game,
 }
-"""The metrics of a mask against the truth, by the name a table gives them.
+"""The metrics of a mask against the truth, by their names in tables.
 
-``iou`` is the paper's mean over thresholds, ``iou_50`` the one at 0.5.
+``iou`` is the paper's mean over thresholds, ``iou_50`` that at 0.5.
 """

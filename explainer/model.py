@@ -26,17 +26,17 @@ from explainer.errors import Registry, UserError
 
 
 def _resize(x: Tensor, size: Sequence[int], corners: bool = False) -> Tensor:
-    """Interpolate; ``corners`` are pixels' centres, else pixels' corners."""
+    """Return x at another size; ``corners`` aligns the corner centres."""
     return F.interpolate(
         x, tuple(size), mode="bilinear", align_corners=corners
     )
 
 
 def seen_size(wished: float, cell: int | None) -> int:
-    """Return how many pixels the encoder sees, near what is wished for.
+    """Return the encoder's input size in pixels, close to ``wished``.
 
-    With cells of so many pixels that is a multiple of them and one more,
-    at least two cells.
+    With a ``cell`` in pixels it is a multiple of ``cell`` plus one, with at
+    least two cells.
     """
     if cell is None:
         return round(wished)
@@ -47,8 +47,8 @@ class Decoder(nn.Module):
     """From coarse to fine: add each stage's features, mix, upsample.
 
     ``channels`` are those of the encoder's stages, finest first. The output
-    has the finest stage's resolution. ``corners``: the stages' corner cells
-    lie on the same points.
+    has the finest stage's resolution. ``corners`` says that the centres of
+    the corner cells coincide in all stages.
     """
 
     def __init__(
@@ -91,8 +91,9 @@ class Decoder(nn.Module):
 def average_cells(x: Tensor, cells: tuple[int, int]) -> Tensor:
     """Return the means of ``(B, D, h, w)`` over cells, ``(B, D, *cells)``.
 
-    The values of ``F.adaptive_avg_pool2d``, as a matrix product along each
-    axis: other runtimes have matrix products (:mod:`explainer.export`).
+    The values are those of ``F.adaptive_avg_pool2d``, computed as matrix
+    products, which can be exported to other runtimes
+    (:mod:`explainer.export`).
     """
     down, right = (
         _averaging(n, n_cells).to(x)
@@ -102,7 +103,7 @@ def average_cells(x: Tensor, cells: tuple[int, int]) -> Tensor:
 
 
 def _averaging(n: int, n_cells: int) -> Tensor:
-    """Return ``(n_cells, n)``: a row averages the pixels its cell touches."""
+    """Return ``(n_cells, n)``: each row averages the pixels of its cell."""
     cell, pixel = torch.arange(n_cells)[:, None], torch.arange(n)
     first = cell * n // n_cells
     end = ((cell + 1) * n + n_cells - 1) // n_cells
@@ -112,7 +113,7 @@ def _averaging(n: int, n_cells: int) -> Tensor:
 def _unit(features: Tensor) -> Tensor:
     """Return ``(B, D, h, w)`` features as unit vectors, one per cell.
 
-    Each channel is centred and scaled over the image before.
+    First each channel is centred and scaled over the image.
     """
     centred = features - features.mean((2, 3), keepdim=True)
     spread = centred.square().mean((2, 3), keepdim=True).sqrt()
@@ -128,19 +129,21 @@ def affinity(
 ) -> Tensor:
     """Return row-stochastic weights ``(B, N, N)`` between N similar cells.
 
-    Similar and near cells weigh most, and each row sums to 1. ``features``
-    are maps ``(B, D, h, w)`` of any sizes, each with the same influence;
-    they are brought to the grid ``cells``, rows by columns. The weight of
-    cell j for cell i is the softmax over j of ``cos(f_i, f_j) / temperature
-    - d_ij ** 2 / (2 * reach ** 2)``, with the distance d in widths of the
-    image. No gradient flows through it: masks must not be able to bend it.
+    Similar and near cells have the largest weights. Each row sums to 1.
+    ``features`` are maps ``(B, D, h, w)`` of any sizes, each with the same
+    influence. They are averaged to the grid ``cells``, rows by columns. The
+    weight of cell j for cell i is the softmax over j of ``cos(f_i, f_j) /
+    temperature - d_ij ** 2 / (2 * reach ** 2)``, with the distance d in
+    widths of the image. No gradient flows through the weights, so that
+    training cannot change the features to suit the masks.
 
-    Not in the paper. The loss says little about where a mask must end: on
-    photographs the true outlines often cost more than a mask that takes
-    some context along, since the classifier reads that too. So the network
-    has a prior, without parameters: similar pixels belong together, as in
-    conditional random fields (Krähenbühl and Koltun, 2011), here as one
-    step of averaging as in non-local networks (Wang et al., 2018).
+    Departure: this is not in the paper. The loss says little about where a
+    mask should end. On photographs the true outline often has a higher loss
+    than a mask with some context, since the classifier uses the context
+    too. The network therefore has a prior without parameters: similar pixels
+    belong together, as in conditional random fields (Krähenbühl and Koltun,
+    2011). Here it is a step of averaging as in non-local networks (Wang et
+    al., 2018).
     """
     maps = [_unit(average_cells(f, cells)) for f in features]
     unit = F.normalize(torch.cat(maps, dim=1).flatten(2), dim=1)
@@ -184,23 +187,23 @@ class EncoderDecoder(nn.Module):
     normalisation:
         Mean and standard deviation that the encoder expects, by channel.
     sharpness:
-        The decoder's logits are multiplied by it: above 1 the sigmoid
-        saturates sooner and masks leave the undecided middle faster.
+        Factor on the decoder's logits. Above 1 the sigmoid saturates sooner,
+        and fewer mask values stay near 1/2.
     initial_bias:
-        The logit a fresh network starts from; negative means small masks.
+        The logit of a new network; negative means small masks.
     train_encoder:
-        If False the encoder's weights and its batch norm stay as they are,
-        and so does the class activation map.
+        If False the encoder's weights, its batch norm and the class
+        activation map stay as they are.
     class_activation:
         Maps the coarsest features to class logits, which are added to the
         decoder's; None for none.
     scale:
-        The encoder sees the image magnified by about so much (see
-        :func:`seen_size`): the classifier's features tell finer parts
-        apart, at the price of its square in time.
+        Approximate magnification of the image for the encoder (see
+        :func:`seen_size`). A larger scale resolves finer parts; the time
+        grows with its square.
     affinity_cells:
-        Logits are averaged over similar cells of a grid of so many rows and
-        columns (:func:`affinity`); 0 leaves them as they are.
+        Rows and columns of the grid on which logits are averaged over
+        similar cells (:func:`affinity`); 0 for no averaging.
     """
 
     channels_last = True
@@ -224,8 +227,8 @@ class EncoderDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        # Where the encoder asks for an odd size, cells and pixels of all
-        # stages have the corners in common.
+        # If the encoder needs an odd size, the corner cells of all stages
+        # have the same centres.
         self.cell = getattr(encoder, "cell", None)
         self.decoder = Decoder(
             channels, width, n_classes, corners=self.cell is not None
@@ -247,9 +250,9 @@ class EncoderDecoder(nn.Module):
                 class_activation.requires_grad_(False)
 
     def train(self, mode: bool = True) -> "EncoderDecoder":
-        """Switch modes; a pre-trained encoder's batch norm stays in eval.
+        """Return self; a pre-trained encoder's batch norm stays in eval mode.
 
-        Its statistics come from far more images than a batch holds.
+        Its statistics come from far more images than a batch has.
         """
         super().train(mode)
         if not self.train_encoder or isinstance(self.encoder, Lite0Encoder):
@@ -260,10 +263,10 @@ class EncoderDecoder(nn.Module):
 
     @torch.no_grad()
     def sharpen(self, by: float) -> None:
-        """Multiply all logits, in place.
+        """Multiply all logits by a factor, in place.
 
-        Masks are trained soft, for a saturated sigmoid passes no gradient,
-        and may be used sharper than that.
+        In training masks must be soft, since a saturated sigmoid has no
+        gradient. Afterwards they may be made sharper.
         """
         self.sharpness *= by  # the decoder's factor alone
         if self.class_activation is not None:
@@ -285,8 +288,8 @@ class EncoderDecoder(nn.Module):
             logits = logits + _resize(coarse, logits.shape[-2:], corners)
         if self.affinity_cells:
             cells = (self.affinity_cells, self.affinity_cells)
-            # The colours and the finest features: coarser ones are similar
-            # wherever something of the object is in sight.
+            # The colours and the finest features. Coarser ones are similar
+            # over the whole neighbourhood of an object.
             weights = affinity([x, *features[:2]], cells)
             logits = share(logits, weights, cells)
             corners = False  # cells of that grid are areas
@@ -296,15 +299,14 @@ class EncoderDecoder(nn.Module):
 class Lite0Encoder(nn.Module):
     """The convolutional stages of EfficientNet-Lite0, strides 4 to 32.
 
-    The stage at stride 2 is left out: it would double the decoder's cost
-    for edges that masks of photographs do not need.
+    The stage at stride 2 is left out: it would double the decoder's cost,
+    and masks of photographs do not need edges that fine.
 
-    Its convolutions pad as TensorFlow does: on the right and below alone
-    where a size is even, so that a cell's centre drifts off by half a pixel
-    a stage, 15 pixels by the last. With ``cell * k + 1`` pixels every stage
-    has an odd size and is padded equally on both sides; its cells' centres
-    then lie on every 4th, ..., 32nd pixel, the first and the last on the
-    image's corners.
+    The convolutions pad as in TensorFlow: for an even size only on the right
+    and below. This shifts the cells' centres at each stage, by 15 pixels at
+    the last. With ``cell * k + 1`` pixels every stage has an odd size and
+    equal padding on both sides. The cells' centres then lie on every 4th,
+    ..., 32nd pixel, and the corner cells on the image's corners.
     """
 
     channels = (24, 40, 112, 320)
@@ -325,9 +327,9 @@ class Lite0Encoder(nn.Module):
 class Lite0Head(nn.Module):
     """The last layers of EfficientNet-Lite0, without the average pooling.
 
-    What remains is a map of class logits whose mean the classifier would
-    answer: the class activation map (Zhou et al., 2016). An Explainer that
-    adds it need not learn which class is where, only how far it reaches.
+    It returns a map of class logits, the class activation map (Zhou et al.,
+    2016). Its mean over cells is the classifier's logit. An Explainer that
+    adds the map knows where each class is and must learn only its extent.
     """
 
     def __init__(self, n_classes: int) -> None:
@@ -338,7 +340,7 @@ class Lite0Head(nn.Module):
         self.classifier = nn.Conv2d(width, n_classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map the coarsest features to class logits ``(B, C, h, w)``."""
+        """Return class logits ``(B, C, h, w)`` of the coarsest features."""
         logits: Tensor = self.classifier(F.relu6(self.bn2(self.conv_head(x))))
         return logits
 
@@ -346,7 +348,7 @@ class Lite0Head(nn.Module):
 class DeepLab(nn.Module):
     """torchvision's DeepLabv3-ResNet50 with an output per class.
 
-    The paper's Explainer: an ImageNet backbone and a fresh head.
+    The paper's Explainer: an ImageNet backbone and a new head.
     """
 
     channels_last = True
@@ -372,8 +374,8 @@ class DeepLab(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return class logits ``(B, C, H, W)``.
 
-        Raises :class:`~explainer.errors.UserError` for one image alone in
-        training: its pooled features leave batch norm nothing to average.
+        Raises :class:`~explainer.errors.UserError` for a batch of one image
+        in training: batch norm cannot normalise one pooled value.
         """
         if self.training and len(images) == 1:
             raise UserError(
@@ -391,7 +393,7 @@ def small(
     decoder_width: int = 32,
     sharpness: float = 1.0,
 ) -> EncoderDecoder:
-    """Build the Explainer of the scenes: 0.5 M parameters."""
+    """Return the Explainer of the scenes: 0.5 M parameters."""
     encoder = SmallEncoder(width)
     return EncoderDecoder(
         encoder,
@@ -413,7 +415,7 @@ def light(
     scale: float = 1.0,
     affinity_cells: int = 0,
 ) -> EncoderDecoder:
-    """Build a light Explainer on EfficientNet-Lite0 for photographs.
+    """Return a light Explainer on EfficientNet-Lite0 for photographs.
 
     ``class_activation`` adds the output of a :class:`Lite0Head`; for the
     other options see :class:`EncoderDecoder`.
@@ -435,7 +437,7 @@ def light(
 def deeplabv3_resnet50(
     n_classes: int, *, pretrained_backbone: bool = False
 ) -> DeepLab:
-    """Build the paper's Explainer: see :class:`DeepLab`."""
+    """Return the paper's Explainer: see :class:`DeepLab`."""
     return DeepLab(n_classes, pretrained_backbone=pretrained_backbone)
 
 
@@ -452,7 +454,7 @@ NETWORKS: Registry[Callable[..., nn.Module]] = Registry(
 def build_explainer(
     name: str, n_classes: int, **options: object
 ) -> nn.Module:
-    """Build an Explainer network by name.
+    """Return an Explainer network by name.
 
     Raises ValueError for an unknown name.
     """
@@ -460,13 +462,12 @@ def build_explainer(
 
 
 def start_from(network: nn.Module, classifier: nn.Module) -> nn.Module:
-    """Copy the classifier's convolutional features into E's encoder.
+    """Return E with the classifier's convolutional features in its encoder.
 
-    Its last layers too, where E has a :class:`Lite0Head`.
-
-    The paper starts its Explainer from an ImageNet backbone; the scenes'
-    counterpart is the classifier's own features. Raises ValueError where the
-    two have no features in common.
+    E is changed in place. If it has a :class:`Lite0Head`, the classifier's
+    last layers are copied too. The paper's Explainer starts from an ImageNet
+    backbone; on the scenes it starts from the classifier's own features.
+    Raises ValueError if the two networks have no features in common.
     """
     features: Any = classifier
     while isinstance(getattr(features, "classifier", None), Classifier):

@@ -1,20 +1,21 @@
-"""Attribution: which pixels made the classifier say what it said?
+"""Attribution: which pixels explain the classifier's answer?
 
-One file a method, one call shape for all::
+One file per method. All methods are called in the same way::
 
     masks = method(classifier, images, targets, generator=g, **options)
 
 ``classifier`` is any module that maps images ``(B, 3, H, W)`` in [0, 1] to
 logits ``(B, C)``; ``targets`` ``(B, C)`` is 1 for the classes to explain and
 0 elsewhere; the masks are ``(B, C, H, W)`` in [0, 1], zero for the other
-classes. Targets may have fewer columns than there are logits: then they, and
-the masks, are about the first classes only (:func:`explainer.explain` puts
-those first that are asked for, so that a thousand others take no room). A
-method leaves the classifier (parameters, gradients, buffers, mode, hooks)
-and the global random state as it found them; what is random comes from
-``generator``, and from a seed of its own without one. All images of a batch
-share the draws, so that each gets the mask that it gets alone. ``progress``
-shows a bar where a method takes its time.
+classes. Targets may have fewer columns than there are logits. Then targets
+and masks cover the first classes only. (:func:`explainer.explain` puts the
+target classes first, so that no memory is spent on the others.)
+
+A method does not change the classifier (parameters, gradients, buffers,
+mode, hooks) or the global random state. Random numbers come from
+``generator``, or from a fixed seed if there is none. All images of a batch
+share these numbers, so an image's mask does not depend on its batch.
+``progress`` shows a progress bar in slow methods.
 
 ``explainer`` and ``rtis`` need the option ``network``, the trained network;
 ``ground_truth`` needs ``truth``, masks ``(B, C, H, W)``.
@@ -62,9 +63,9 @@ METHODS: Registry[Method] = Registry(
     "attribution method",
     {name: guarded(method) for name, method in _METHODS.items()},
 )
-"""Every method by name: the paper's six, the controls, two more.
+"""Every method by name: the paper's six, the controls, two gradient methods.
 
-Each is :func:`~explainer.attribution.common.guarded`.
+All are wrapped by :func:`~explainer.attribution.common.guarded`.
 """
 
 PAPER_TITLES: Mapping[str, str] = {
@@ -75,7 +76,7 @@ PAPER_TITLES: Mapping[str, str] = {
     "igos": "iGOS++",
     "rtis": "RTIS",
 }
-"""What the paper calls the methods that it compares, in its tables' order."""
+"""The paper's names for the methods it compares, in its tables' order."""
 
 PAPER_METHODS = tuple(PAPER_TITLES)
 """The methods that the paper compares, in the order of its tables."""
@@ -94,9 +95,9 @@ METHOD_TITLES: Mapping[str, str] = {
     "input_gradient": "gradient",
     "integrated_gradients": "integrated grad.",
 }
-"""What figures and tables call the methods.
+"""The names of the methods in figures and tables.
 
-Where ours departs from public code, the title says whose it is. The rows
-named after TorchRay and Khorram run that code's way
+Where our method departs from public code, the title says whose version it
+is. The rows named after TorchRay and Khorram follow that public code
 (:data:`explainer.evaluation.methods.PUBLIC_VARIANTS`).
 """

@@ -1,4 +1,4 @@
-"""What several attribution methods share."""
+"""Checks, random numbers and scaling shared by the attribution methods."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
@@ -15,17 +15,17 @@ Method = Callable[..., Tensor]
 
 
 def seeded(generator: torch.Generator | None) -> torch.Generator:
-    """Return the generator, or a fresh one of seed 0 on the CPU.
+    """Return the generator, or a new one with seed 0 on the CPU.
 
-    So a method never draws from the global random state. Draw on the
-    generator's own device and move the result: then the same CPU generator
-    gives the same numbers whatever device the images are on.
+    A method therefore never draws from the global random state. Draw on the
+    generator's own device and move the result: a CPU generator then gives
+    the same numbers on every device.
     """
     return generator or torch.Generator().manual_seed(0)
 
 
 def occurring(targets: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Yield each class of targets ``(B, C)`` with the rows that have it."""
+    """Yield each target class with the rows of ``(B, C)`` where it is 1."""
     for c in targets.any(0).nonzero().flatten().tolist():
         yield c, targets[:, c].nonzero().flatten()
 
@@ -33,7 +33,7 @@ def occurring(targets: Tensor) -> Iterator[tuple[int, Tensor]]:
 def _check_targets(
     classifier: nn.Module, images: Tensor, targets: Tensor
 ) -> None:
-    """Refuse what is no ``(B, C)`` of 0 and 1, above all class indices."""
+    """Raise unless targets are ``(B, C)`` with values 0 and 1."""
     names = getattr(classifier, "classes", ())
     n = len(names) if isinstance(names, Sequence) else 0
     fits = targets.ndim == 2 and targets.shape[0] == len(images)
@@ -51,7 +51,7 @@ def _check_targets(
 
 
 def _check_weights(network: nn.Module) -> None:
-    """Refuse weights that no gradient can pass."""
+    """Raise if gradients cannot pass through the network's weights."""
     tensors = chain(network.parameters(), network.buffers())
     if any(tensor.is_inference() for tensor in tensors):
         raise UserError(
@@ -62,16 +62,15 @@ def _check_weights(network: nn.Module) -> None:
 
 
 def guarded(method: Method) -> Method:
-    """Return an attribution method that takes what people have.
+    """Return the method with checks and conversions around each call.
 
-    It adds to the method what all of them need, whoever wrote it: images,
-    targets and the masks' values are checked; targets may be of any number
-    type; half precision is left to the classifier, while masks are computed
-    in float32 and returned as the images' type; the classifier may be
-    any that :func:`~explainer.classifiers.logits_of` can read, inside
-    DataParallel or compiled too; and the call may stand inside
+    Images, targets and mask values are checked. Targets may have any number
+    type. The classifier may run in half precision; masks are computed in
+    float32 at least and returned in the images' type. The classifier may be
+    any that :func:`~explainer.classifiers.logits_of` can read, also inside
+    DataParallel or compiled. The call may be made inside
     ``torch.inference_mode()``, ``no_grad()`` or ``autocast()``.
-    Raises :class:`~explainer.errors.UserError` for what it refuses.
+    Raises :class:`~explainer.errors.UserError` for bad input.
     """
 
     @wraps(method)
@@ -91,7 +90,7 @@ def guarded(method: Method) -> Method:
             torch.enable_grad(),
             torch.autocast(images.device.type, enabled=False),
         ):
-            # A copy is an ordinary tensor, whatever mode the image is from.
+            # Images made in inference mode take no gradient; a copy does.
             inputs = images.detach().clone().to(exact)
             masks = method(seen, inputs, targets.to(inputs), **options)
         masks = masks.detach()
@@ -106,9 +105,9 @@ def guarded(method: Method) -> Method:
 
 
 def min_max(maps: Tensor) -> Tensor:
-    """Scale every map of ``(..., H, W)`` to [0, 1] by its own range.
+    """Return maps ``(..., H, W)`` scaled to [0, 1], each by its own range.
 
-    A constant map says nothing about where, and becomes zero.
+    A constant map becomes zero.
     """
     low = maps.amin((-2, -1), keepdim=True)
     span = maps.amax((-2, -1), keepdim=True) - low
@@ -116,7 +115,7 @@ def min_max(maps: Tensor) -> Tensor:
 
 
 def _by_maximum(maps: Tensor) -> Tensor:
-    """Divide every map by its largest value; what is negative becomes 0."""
+    """Return each map over its largest value; negative values become 0."""
     positive = maps.clamp(min=0)
     top = positive.amax((-2, -1), keepdim=True)
     return positive / torch.where(top > 0, top, 1)
@@ -136,12 +135,13 @@ SCALINGS: Registry[Callable[[Tensor], Tensor]] = Registry(
 def final_scaling(
     scaling: str, power: float = 1.0
 ) -> Callable[[Tensor], Tensor]:
-    """Return what makes masks in [0, 1] of a method's maps.
+    """Return the function that turns a method's maps into masks in [0, 1].
 
-    One of the :data:`SCALINGS`, and then a power: above 1 it lowers all that
-    is not near 1. Neither changes the order of an image's pixels (but for
-    what is clipped), and both move the thresholds by which masks are judged.
-    Raises ValueError for another name and for a power that is not positive.
+    It applies one of the :data:`SCALINGS` and then a power. A power above 1
+    lowers every value between 0 and 1. Except for clipped values, the order
+    of an image's pixels stays the same, but more or fewer of them lie above
+    a threshold. Raises ValueError for another name and for a power that is
+    not positive.
     """
     scale = SCALINGS[scaling]
     if not power > 0:

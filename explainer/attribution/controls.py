@@ -1,7 +1,7 @@
-"""Controls: masks that know nothing of the image, and one that knows all.
+"""Controls: masks that ignore the image, and the annotated masks.
 
-A metric that ranks a method below one of these measures something else
-than what the method found.
+A metric that ranks a method below a control that ignores the image does not
+measure what the method found.
 """
 
 from collections.abc import Callable
@@ -42,11 +42,11 @@ def ellipse(
     generator: torch.Generator | None = None,
     progress: bool = False,
 ) -> Tensor:
-    """Return a centred ellipse: the control to beat.
+    """Return a centred ellipse as the mask of each target class.
 
-    Photographers centre their subject. Its semi-axes are ``size`` times half
-    the height and width: at 0.75 it covers 44% of the image. A pixel belongs
-    to it if its centre does.
+    This control scores well because photographers centre their subject. The
+    semi-axes are ``size`` times half the height and width. At 0.75 the
+    ellipse covers 44% of the image. A pixel is 1 if its centre lies inside.
     """
     height, width = images.shape[-2:]
     y, x = (

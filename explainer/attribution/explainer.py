@@ -1,4 +1,4 @@
-"""The Explainer: a trained network answers in one forward pass."""
+"""The Explainer: a trained network returns masks in one forward pass."""
 
 import torch
 from torch import Tensor, nn
@@ -19,15 +19,14 @@ def explainer(
     """Return the Explainer's masks of the target classes.
 
     S = sigmoid(E(x)) (Stalder et al., NeurIPS 2022, section 3), set to zero
-    for the classes that are not asked for. The classifier was needed for
-    training only.
+    for the other classes. The classifier is needed for training only.
 
     Parameters
     ----------
     classifier, generator, progress:
-        Not used; part of the call shape that all methods share.
+        Not used; all methods take them.
     images, targets:
-        ``(B, 3, H, W)`` in [0, 1] and ``(B, C)``, 1 for an asked class.
+        ``(B, 3, H, W)`` in [0, 1] and ``(B, C)``, 1 for a target class.
     network:
         E, maps images to class logits ``(B, C, H, W)``.
 

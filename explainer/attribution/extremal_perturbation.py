@@ -1,19 +1,19 @@
-"""EP, extremal perturbations: the region of a given area that excites most.
+"""EP, extremal perturbations: the region of a given area that scores highest.
 
 Fong, Patrick and Vedaldi, *Understanding Deep Networks via Extremal
 Perturbations and Smooth Masks*, ICCV 2019 (arXiv 1910.08485). The settings
-are those which Stalder et al. ran. What rests on the paper, and what is ours
-or could not be checked, stands under :func:`extremal_perturbation`.
+are those of Stalder et al. The notes of :func:`extremal_perturbation` say
+what comes from the paper, what is ours and what could not be checked.
 
 For each area a, EP seeks the smooth mask
 
     m_a = argmax_m  Phi(m (x) x) - lambda R_a(m),
     R_a(m) = || sort(m) - r_a ||^2,
 
-where ``m (x) x`` blurs the image the more, the lower the mask is, Phi is the
-reward read off the classifier's logits, and r_a is the sorted mask of a
-binary region of area a. No weight trades area against reward: the area is
-given, and lambda only grows until the constraint holds.
+where ``m (x) x`` blurs a pixel more the lower its mask value is, Phi is the
+reward computed from the classifier's logits, and r_a is the sorted mask of a
+binary region of area a. The area is a constraint, not traded against the
+reward: lambda grows from step to step to enforce it.
 """
 
 import math
@@ -38,28 +38,27 @@ AREA_GROWTH = 1.0035
 ITERATIONS = 800
 TEMPERATURE = 1 / 20
 WIDTH = 224
-"""The width of image in which the paper's lengths are given."""
+"""The paper's lengths are in pixels of an image of this width."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What our EP and that of TorchRay do differently.
+    """The settings in which our EP and TorchRay's differ.
 
     Parameters
     ----------
     start:
-        Value of all cells at first. Below 1 each can still rise.
+        Initial value of all cells. Below 1 a cell can still rise.
     dampening:
-        Share of the gradient that the momentum leaves out after the first
-        step: at 0.9, steps are a tenth as long.
+        Share of the gradient that momentum leaves out after the first step.
+        At 0.9 steps are a tenth as long.
     margin:
-        Whether a border of zero cells around the image counts in the area,
-        as wide as the kernel's sigma less half a cell. So 0.3 of image and
-        border is 0.4 of an image 224 wide.
+        Whether the area includes a border of zero cells around the image,
+        as wide as the kernel's sigma less half a cell. With it an area of
+        0.3 is 0.4 of an image 224 pixels wide.
     stretched:
-        Whether the growth of the area's weight over 800 steps is
-        stretched to fewer, so that it ends where it should. Otherwise it
-        is 1.0035 a step, whatever their number.
+        Whether the area's weight ends at the same value for any number of
+        steps as after 800. Otherwise it grows by 1.0035 per step.
     """
 
     start: float
@@ -79,19 +78,20 @@ VARIANTS = Registry(
         ),
     },
 )
-"""Ours, and that of the library in which the method's authors published it:
-TorchRay, which Stalder et al. ran."""
+"""Our variant, and that of TorchRay, the library of EP's authors, which
+Stalder et al. ran."""
 
 
 def plain_reward(logits: Tensor, classes: Tensor) -> Tensor:
-    """Return the logit of the class, ``(N,)``, of logits ``(N, C)``."""
+    """Return the logit of each row's class, ``(N,)`` from ``(N, C)``."""
     return logits.gather(1, classes[:, None])[:, 0]
 
 
 def contrastive_reward(logits: Tensor, classes: Tensor) -> Tensor:
-    """Return the logit of the class less the largest of the others.
+    """Return each row's class logit minus the largest other logit.
 
-    ``(N,)`` of logits ``(N, C)``; with a single class it is that logit.
+    The shape is ``(N,)`` for logits ``(N, C)``. With a single class it is
+    that class's logit.
     """
     if logits.shape[1] == 1:
         return plain_reward(logits, classes)
@@ -107,9 +107,9 @@ REWARDS: Registry[Callable[[Tensor, Tensor], Tensor]] = Registry(
 def bump(distance: Tensor) -> Tensor:
     """Return the kernel k at a distance in units of sigma.
 
-    1 up to half a sigma, then the fall of a Gaussian whose standard
-    deviation is half a sigma: a flat top, so that a mask can reach 1. The
-    profile is that of public code for the method.
+    It is 1 up to half a sigma, so that a mask can reach 1. Then it falls
+    like a Gaussian with a standard deviation of half a sigma. This profile
+    comes from public code for the method.
     """
     return torch.exp(-2 * (distance - 0.5).clamp(min=0) ** 2)
 
@@ -121,7 +121,7 @@ def smooth_masks(
     temperature: float = TEMPERATURE,
     margin: Sequence[int] = (0, 0),
 ) -> Tensor:
-    """Turn coarse cells into smooth masks, m(u) = smax_v k(u - v) cell(v).
+    """Return smooth masks of coarse cells: m(u) = smax_v k(u - v) cell(v).
 
     Parameters
     ----------
@@ -134,22 +134,21 @@ def smooth_masks(
     temperature:
         T of the smooth maximum; below 1/80 its exponentials overflow.
     margin:
-        Pixels that are added above and below, left and right; the cells
-        there are 0. Without a margin, cells repeat beyond the border.
+        Pixels added above and below, and left and right. The cells there
+        are 0. Without a margin, cells repeat beyond the border.
 
     Returns
     -------
-    ``(N, H, W)``, the margin added to H and W, never above the largest cell.
-    Where many cells of a kernel are high the smooth maximum stays a little
-    below it: all ones give 0.98.
+    ``(N, H, W)`` with the margin added to H and W, never above the largest
+    cell. The smooth maximum can stay a little below it: cells of 1 give
+    0.98.
 
     Notes
     -----
-    smax f = sum f exp(f / T) / sum exp(f / T), the mean of the values, each
-    weighted by its exponential, lies between their mean (T large) and their
-    maximum (T = 0). The kernel is round, so a cell takes part in only as
-    many different products k c as there are distances: both sums are
-    convolutions, one channel a distance, and no window is ever copied out.
+    smax f = sum f exp(f / T) / sum exp(f / T) is a mean weighted by
+    exponentials. It lies between the plain mean (T large) and the maximum
+    (T to 0). The kernel depends only on the distance, so both sums are
+    convolutions with one channel per distance.
     """
     reach = round(1.5 * sigma)
     steps = torch.arange(-reach, reach + 1, device=cells.device)
@@ -162,8 +161,8 @@ def smooth_masks(
         rims.append(math.ceil(m * n / pixels))
         whole.append(pixels + 2 * round(rims[-1] * pixels / n))
     cells = F.pad(cells, (rims[1], rims[1], rims[0], rims[0]))
-    # Repeated beyond the border, constant cells give a constant mask: a
-    # border that stood out would win every rank before the reward speaks.
+    # Repeated beyond the border, constant cells give a constant mask.
+    # Otherwise the area term would rank the border apart from the start.
     padded = F.pad(cells[:, None], (reach,) * 4, mode="replicate")
     values = (heights * padded).to(memory_format=torch.channels_last)
     weights = (values / temperature).exp()
@@ -172,7 +171,7 @@ def smooth_masks(
         for terms in (values * weights, weights)
     )
     masks = F.interpolate(above / below, whole, mode="bilinear").squeeze(1)
-    # Whole cells were added: cut off what is more than the margin.
+    # Whole cells were added: crop to the margin.
     top, left = (
         (w - n) // 2 - m for w, n, m in zip(whole, size, margin, strict=True)
     )
@@ -182,9 +181,10 @@ def smooth_masks(
 def area_loss(masks: Tensor, areas: Tensor) -> Tensor:
     """Return R_a, ``(N,)``: how far masks are from binary ones of area a.
 
-    ``masks`` is ``(N, H, W)`` and ``areas`` ``(N,)``, shares of the image.
-    The mean over pixels of (sort(m) - r_a)^2, with r_a zeros and then
-    round(a H W) ones. Equal pixels are in raster order.
+    R_a is the mean over pixels of (sort(m) - r_a)^2. The reference r_a is
+    zeros followed by round(a H W) ones. Equal pixels are sorted in raster
+    order. ``masks`` is ``(N, H, W)``; ``areas`` ``(N,)`` are shares of the
+    image.
     """
     ascending = masks.flatten(1).sort(dim=1, stable=True).values
     n = ascending.shape[1]
@@ -194,11 +194,11 @@ def area_loss(masks: Tensor, areas: Tensor) -> Tensor:
 
 
 def blur_pyramid(images: Tensor, max_sigma: float, levels: int) -> Tensor:
-    """Stack images from sharpest to most blurred, ``(B, levels, 3, H, W)``.
+    """Return images from sharp to blurred, ``(B, levels, 3, H, W)``.
 
     The standard deviations rise evenly from 0 to ``max_sigma`` pixels. In
-    memory the channels come last: then so they do in what is read off the
-    pyramid, and that suits convolutions on a CPU.
+    memory the channels come last, since convolutions on a CPU are faster
+    that way.
     """
     sigmas = torch.linspace(0, max_sigma, levels).tolist()
     blurred = [gaussian_blur(images, s).movedim(1, -1) for s in sigmas]
@@ -206,12 +206,12 @@ def blur_pyramid(images: Tensor, max_sigma: float, levels: int) -> Tensor:
 
 
 def perturb(pyramids: Tensor, which: Tensor, masks: Tensor) -> Tensor:
-    """Blur each pixel with sigma = (1 - m) max_sigma: the paper's m (x) x.
+    """Return the paper's m (x) x, ``(N, 3, H, W)``: images blurred by masks.
 
-    Between the levels of a pyramid the blur is interpolated linearly.
-    ``pyramids`` is ``(B, levels, 3, H, W)``, ``which`` ``(N,)`` says which
-    of the B images each of the ``(N, H, W)`` masks perturbs; returns
-    ``(N, 3, H, W)``.
+    Each pixel is blurred with sigma = (1 - m) max_sigma, interpolated
+    linearly between the levels of a pyramid. ``pyramids`` is
+    ``(B, levels, 3, H, W)`` and ``masks`` ``(N, H, W)``; ``which`` ``(N,)``
+    is the index of the image that each mask perturbs.
     """
     levels, _, height, width = pyramids.shape[1:]
     depth = (1 - masks) * (levels - 1)
@@ -241,7 +241,10 @@ def _optimise(
     jitter: bool,
     progress: bool,
 ) -> Tensor:
-    """Ascend Phi - lambda R_a from cells ``(N, h, w)``; return the masks."""
+    """Return the masks after ascending Phi - lambda R_a from the cells.
+
+    ``cells`` is ``(N, h, w)``, the masks ``(N, H, W)``.
+    """
     height, width = pyramids.shape[-2:]
     size = (height, width)
     top, left = margin = [
@@ -259,7 +262,8 @@ def _optimise(
         if jitter and step % 2:
             seen = seen.flip(3)
         objective = reward(classifier(seen), classes)
-        # Without a margin the first mask is constant, and its order chance.
+        # Without a margin the first mask is constant: sorting it would say
+        # nothing.
         if step or variant.margin:
             weight = AREA_WEIGHT * AREA_GROWTH ** (step * pace)
             objective = objective - weight * area_loss(masks, areas)
@@ -274,8 +278,10 @@ def _optimise(
 def choose_area(logits: Tensor, full: Tensor) -> Tensor:
     """Return the index of the area to keep, ``(N,)``.
 
-    The first of the perturbed logits ``(N, A)``, in order of rising area,
-    that is no lower than the full image's ``(N,)``; the last where all are.
+    It is the smallest area whose perturbed image scores at least as high as
+    the full image, or the largest area if none does. ``logits`` ``(N, A)``
+    are those of the perturbed images by rising area, ``full`` ``(N,)``
+    those of the full images.
     """
     reached = logits >= full[:, None]
     reached[:, -1] = True
@@ -303,12 +309,12 @@ def extremal_perturbation(
     power: float = 1.0,
     batch_size: int = 32,
 ) -> Tensor:
-    """Explain each target class by its smallest sufficient region.
+    """Return EP's masks: each target class's smallest sufficient region.
 
     Parameters
     ----------
     classifier:
-        Maps images to logits ``(B, C)``; left as it was found.
+        Maps images to logits ``(B, C)``; not changed.
     images:
         ``(B, 3, H, W)`` in [0, 1].
     targets:
@@ -318,35 +324,34 @@ def extremal_perturbation(
     progress:
         Show a bar over the iterations.
     variant:
-        "ours", or "torchray" for what public code does where ours departs
-        from it: see :class:`Variant`.
+        "ours", or "torchray" for the public code's settings: see
+        :class:`Variant`.
     areas:
-        Shares of the image, in (0, 1], optimised side by side; of each
-        class the smallest is kept whose perturbed image scores a logit no
-        lower than the full image's, else the largest.
+        Shares of the image, in (0, 1], optimised side by side. One is kept
+        per class: see :func:`choose_area`.
     iterations:
-        Steps of gradient ascent (Stalder et al. ran 800). From step to
-        step the weight of the area grows, from 300.
+        Steps of gradient ascent (Stalder et al. ran 800). The area's weight
+        starts at 300 and grows with each step.
     reward:
-        "contrastive", the logit of the class less the largest other, as the
-        authors ran it, or "plain", the logit of the class.
+        "contrastive", the class's logit minus the largest other, as the
+        authors ran it; or "plain", the class's logit.
     jitter:
-        Show every second step the mirror image.
+        Use the mirrored image in every second step.
     smoothing:
-        Standard deviation of the Gaussian that blurs the mask kept, as a
-        share of the image's shorter side.
+        Standard deviation of the final blur of the mask, as a share of the
+        image's shorter side.
     step, sigma, max_blur:
-        Distance of the mask's cells, width of the kernel that smooths them,
-        and blur of what the mask removes: pixels of an image 224 wide,
-        scaled with the width.
+        Distance between the mask's cells, width of the kernel that smooths
+        them, and largest blur of the image. All are in pixels of an image
+        224 wide and are scaled with the width.
     levels:
         Levels of blur from 0 to ``max_blur``, at least 2.
     scaling, power:
         How the map becomes a mask, see
         :func:`~explainer.attribution.common.final_scaling`.
     batch_size:
-        Masks (image x class x area) optimised together: bounds memory,
-        changes no result.
+        Masks (image x class x area) optimised together. It limits memory
+        and changes no result.
 
     Returns
     -------
@@ -355,36 +360,39 @@ def extremal_perturbation(
     Raises
     ------
     ValueError for an unknown reward or variant, and for areas, lengths or
-    levels outside of their range.
+    levels out of range.
 
     Notes
     -----
-    The paper's are the objective at a given area, R_a, the smooth maximum
-    of kernel times cells, the perturbation by a pyramid of blurs, and the
-    contrastive reward. Its text was not at hand. Its authors' library,
-    TorchRay, which Stalder et al. ran, has the kernel's profile, the
+    Sources. From the paper, whose full text could not be checked: the
+    objective at a given area, R_a, the smooth maximum of kernel times cells,
+    the pyramid of blurs, and the contrastive reward. From TorchRay, its
+    authors' library, which Stalder et al. ran: the kernel's profile, the
     temperature of 1/20, the learning rate, the momentum, the area's first
-    weight, its growth, and the linear interpolation between blurs.
+    weight and its growth, and the linear interpolation between blurs.
 
-    TorchRay ascends by SGD with a dampening equal to the momentum, starts
-    from ones, and counts the area on a mask with a margin of zeros around
-    the image; ``variant="torchray"`` does so too. Ours has neither dampening
-    nor margin, starts at 0.9, lets the first step follow the reward alone,
-    repeats cells beyond the border, and stretches the growth of the area's
-    weight, so that 50 steps end where 800 would. The two differ most where
-    steps are few: TorchRay's masks are still far too large then.
+    Variants. TorchRay uses SGD with a dampening equal to the momentum,
+    starts from ones, and measures the area with a margin of zeros around
+    the image; so does ``variant="torchray"``. Ours has no dampening and no
+    margin. It starts at 0.9, uses only the reward in the first step, and
+    repeats cells beyond the border. It stretches the growth of the area's
+    weight, so that 50 steps end at the weight of 800. The two differ most
+    after few steps, when TorchRay's masks are still far too large.
 
-    Departures of both from TorchRay: the smooth maximum is taken over a
-    window of 1.5 sigma on the grid of cells and interpolated bilinearly to
-    pixels, where theirs is computed for each pixel; the mirror image comes
-    at every second step from the second, not from the first; the masks are
-    those after the last step, not before it; the final blur reflects at the
-    border, where theirs fades to 0; the margin is equally wide on all
-    sides, where theirs is a cell wider above and at the left. From the
-    paper: R_a is a mean, not a sum. Lengths scale with the width: at 64
-    pixels a cell measures 2, so the kernel still spans three. Stalder et al.
-    merge the classes' masks first and scale the result; scaling each class
-    keeps the masks comparable with those of other methods.
+    Departures of both variants from TorchRay:
+
+    - The smooth maximum is taken over a window of 1.5 sigma on the grid of
+      cells and interpolated bilinearly; theirs is computed per pixel.
+    - The mirrored image is used from the second step on, not the first.
+    - The masks are those after the last step, not before it.
+    - The final blur reflects at the border; theirs fades to 0.
+    - The margin is equally wide on all sides; theirs is a cell wider above
+      and on the left.
+
+    Departures from the papers: R_a is a mean, not a sum. Lengths scale with
+    the width: at 64 pixels a cell measures 2, so the kernel still spans
+    three. Stalder et al. merge the classes' masks and then scale; here each
+    class is scaled, which keeps masks comparable between methods.
     """
     rewarded, how = REWARDS[reward], VARIANTS[variant]
     if not areas or not all(0 < a <= 1 for a in areas):

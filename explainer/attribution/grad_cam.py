@@ -17,7 +17,7 @@ from explainer.classifiers import unfrozen, unwrapped
 from explainer.errors import UserError
 
 PREFIXES = (0, 1, 2, 5)
-"""Tokens before a transformer's grid: class, distillation, registers."""
+"""Numbers of tokens before a transformer's grid: class, registers, ..."""
 
 
 def cam_layer(
@@ -25,9 +25,9 @@ def cam_layer(
 ) -> nn.Module | None:
     """Return the module whose output Grad-CAM weighs; None if none is named.
 
-    ``layer`` is the module itself, or its dotted name within the
-    classifier's ``network`` (within the classifier, if it has none); by
-    default the classifier's own ``cam_layer``. Raises ValueError where no
+    ``layer`` is the module, or its dotted name in the classifier's
+    ``network`` (in the classifier itself, if that has no ``network``). The
+    default is the classifier's ``cam_layer``. Raises ValueError if no
     module has that name.
     """
     if isinstance(layer, nn.Module):
@@ -52,26 +52,26 @@ def _network(classifier: nn.Module) -> nn.Module:
 
 
 def _grid(n: int, height: int, width: int) -> tuple[int, int] | None:
-    """Return the (h, w) of n patches of an image: h w = n, both in scale."""
+    """Return (h, w) with h w = n and the image's proportions, or None."""
     h = round(math.sqrt(n * height / width))
     w = n // h if h else 0
     return (h, w) if h * w == n and _in_scale(h, w, height, width) else None
 
 
 def _in_scale(h: int, w: int, height: int, width: int) -> bool:
-    """Tell if h x w cells may lie on an image: square ones, give or take."""
+    """Return whether h x w cells on an image are roughly square."""
     near = abs(h - w * height / width)
     return h <= height and near < (1 if height == width else 1 + h / w)
 
 
 def feature_maps(features: Tensor, height: int, width: int) -> Tensor | None:
-    """Return features as maps ``(B, K, h, w)``; None for no known layout.
+    """Return features as maps ``(B, K, h, w)``; None for an unknown layout.
 
-    Known are ``(B, K, h, w)``; ``(B, h, w, K)``, as in Swin; and tokens
-    ``(B, N, K)``, as in vision transformers, whose last h w are the grid
-    and whose first (:data:`PREFIXES`) are none. The grid must have the
-    proportions of the image, ``height`` x ``width``: that tells h and w
-    from K.
+    Known layouts are ``(B, K, h, w)``; ``(B, h, w, K)``, as in Swin; and
+    tokens ``(B, N, K)``, as in vision transformers, where the last h w
+    tokens are the grid and the first (:data:`PREFIXES`) have no position.
+    The grid must have the proportions of the image, ``height`` x ``width``:
+    this distinguishes h and w from K.
     """
     shape = features.shape
     if features.ndim == 4 and _in_scale(shape[2], shape[3], height, width):
@@ -90,10 +90,10 @@ def feature_maps(features: Tensor, height: int, width: int) -> Tensor | None:
 def _outputs(
     modules: Iterator[nn.Module],
 ) -> Iterator[list[tuple[nn.Module, Tensor]]]:
-    """Collect what modules return in a forward pass, in order.
+    """Yield the list that collects the modules' outputs, in order.
 
-    Of a tuple its first item. A module's successors get a copy, so that
-    what they change in place is not what was returned.
+    For a tuple its first item is collected. The next modules get a copy, so
+    that in-place operations do not change the collected output.
     """
     seen: list[tuple[nn.Module, Tensor]] = []
 
@@ -114,7 +114,7 @@ def _outputs(
 
 
 def _outside_attention(network: nn.Module) -> Iterator[nn.Module]:
-    """Yield the modules but for those in which patches are mixed."""
+    """Yield the modules outside of attention, where patches are mixed."""
     yield network
     for child in network.children():
         name = type(child).__name__.lower()
@@ -123,13 +123,12 @@ def _outside_attention(network: nn.Module) -> Iterator[nn.Module]:
 
 
 def last_feature_layer(classifier: nn.Module, images: Tensor) -> nn.Module:
-    """Return the last module whose output is feature maps that matter.
+    """Return the last module whose feature maps influence the logits.
 
-    Found by a pass of ``images``: the last output that has a grid of more
-    than one cell (:func:`feature_maps`), and on it a gradient of the logits.
-    (A transformer that reads off its class token has none on the patches of
-    its last block but before the attention.) Raises ValueError where there
-    is none.
+    It is found by a forward pass of ``images``. Its output has a grid of
+    more than one cell (:func:`feature_maps`) and a nonzero gradient of the
+    logits. (In a transformer with a class token, the patches after the last
+    attention have none.) Raises ValueError if there is no such module.
     """
     network = _network(classifier)
     inputs = images.detach().requires_grad_()
@@ -182,27 +181,26 @@ def grad_cam(
     L_c = ReLU(sum_k alpha_k A^k)
 
     (Selvaraju et al., *Grad-CAM*, ICCV 2017, eq. 1 and 2), upsampled
-    bilinearly to the size of the image and scaled to [0, 1] by its least
-    and largest value, for each image and class. A map without any positive
-    evidence stays zero.
+    bilinearly to the size of the image. Each map is scaled to [0, 1] by its
+    least and largest value. A map without positive values stays zero.
 
     Parameters
     ----------
     classifier:
         Maps images to logits ``(B, C)``.
     images, targets:
-        ``(B, 3, H, W)`` in [0, 1] and ``(B, C)``, 1 for an asked class.
+        ``(B, 3, H, W)`` in [0, 1] and ``(B, C)``, 1 for a target class.
     layer:
         See :func:`cam_layer`; by default the classifier's last
         convolutional stage, or :func:`last_feature_layer`.
     reshape:
-        Makes ``(B, K, h, w)`` of what the layer returns, where
-        :func:`feature_maps` does not know its layout.
+        Turns the layer's output into ``(B, K, h, w)``, for a layout that
+        :func:`feature_maps` does not know.
     scaling, power:
         How the map becomes a mask, see
         :func:`~explainer.attribution.common.final_scaling`.
     generator, progress:
-        Not used; part of the call shape that all methods share.
+        Not used; all methods take them.
 
     Returns
     -------
@@ -211,15 +209,15 @@ def grad_cam(
     Raises
     ------
     ValueError
-        Where no layer is known or its layout is not.
+        If no layer is known, or its layout is not.
 
     Notes
     -----
-    Departures: the scaling is not in Grad-CAM's paper; it is how Stalder et
-    al. turn its map into a mask, before they merge the classes by maximum.
-    Where their map is constant (0 / 0), ours is zero. The paper knows
-    convolutions only; tokens of a transformer are read as a map, without
-    those that belong to no place.
+    Departures: Grad-CAM's paper has no scaling. Stalder et al. scale the
+    map in this way to get a mask, before they merge the classes by maximum.
+    A constant map (0 / 0 in their code) becomes zero. The paper treats
+    convolutional networks only. A transformer's tokens are read as a map,
+    without those that have no position.
     """
     scaled = final_scaling(scaling, power)
     masks = images.new_zeros(*targets.shape, *images.shape[-2:])
@@ -243,8 +241,8 @@ def grad_cam(
         chosen = cam_layer(classifier, layer) or last_feature_layer(
             classifier, images[:1]
         )
-        # The parameters are frozen, so the layer's output has a graph to
-        # differentiate by only if the input asks for gradients.
+        # The parameters are frozen: the layer's output has a gradient only
+        # if the input requires one.
         with _outputs(iter([chosen])) as seen:
             logits = classifier(images.detach().requires_grad_())
         if not seen:

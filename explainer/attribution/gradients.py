@@ -1,7 +1,7 @@
-"""Two gradient methods for orientation; the paper does not compare them.
+"""Two gradient methods for reference; the paper does not compare them.
 
-Both ask how the logit of a class changes with the colour of a pixel, and
-both are captum's; :func:`_heat` turns their answer into a mask.
+Both measure how a class's logit changes with the colour of a pixel. Both
+come from captum; :func:`_heat` turns the gradients into a mask.
 """
 
 import torch
@@ -14,7 +14,7 @@ from explainer.masks import mean_colour
 
 
 def _heat(attributions: Tensor) -> Tensor:
-    """Sum ``(B, 3, H, W)`` absolutely over colours, scale each to [0, 1]."""
+    """Return ``(B, H, W)``: magnitudes summed over colours, in [0, 1]."""
     return min_max(attributions.detach().abs().sum(1))
 
 
@@ -30,11 +30,11 @@ def input_gradient(
 
     y_c is the logit of a target class (Simonyan et al., *Deep inside
     convolutional networks*, 2013, section 3). Departure: they take the
-    largest of the three colours, here it is their sum.
+    maximum over the three colours, not the sum.
 
     ``images`` is ``(B, 3, H, W)`` in [0, 1], ``targets`` ``(B, C)`` with 1
-    for an asked class; the masks are ``(B, C, H, W)``. ``generator`` and
-    ``progress`` are not used; they are part of the common call shape.
+    for a target class; the masks are ``(B, C, H, W)``. ``generator`` and
+    ``progress`` are not used; all methods take them.
     """
     masks = images.new_zeros(*targets.shape, *images.shape[-2:])
     with evaluating(classifier):
@@ -57,27 +57,27 @@ def integrated_gradients(
 ) -> Tensor:
     """Return integrated gradients, summed over colours, scaled to [0, 1].
 
-    (x - x') times the mean of dy_c / dx along the straight line from a
-    baseline x' to the image x (Sundararajan et al., *Axiomatic attribution
-    for deep networks*, ICML 2017, eq. 1), its absolute value summed over
-    colours. The baseline is the classifier's mean colour, what the masks of
-    this package show where they are 0; theirs is black.
+    They are (x - x') times the mean of dy_c / dx along the straight line
+    from a baseline x' to the image x (Sundararajan et al., *Axiomatic
+    attribution for deep networks*, ICML 2017, eq. 1). The absolute value is
+    summed over colours. Departure: the baseline is the classifier's mean
+    colour, which this package shows where a mask is 0; theirs is black.
 
     Parameters
     ----------
     classifier:
         Maps images to logits ``(B, C)``.
     images, targets:
-        ``(B, 3, H, W)`` in [0, 1] and ``(B, C)``, 1 for an asked class.
+        ``(B, 3, H, W)`` in [0, 1] and ``(B, C)``, 1 for a target class.
     n_steps:
         Points on the line, at Gauss-Legendre nodes.
     batch_size:
-        Images the classifier sees at once: bounds memory, changes nothing
-        else.
+        Images the classifier sees at once. It limits memory and changes no
+        result.
     generator:
-        Not used; part of the call shape that all methods share.
+        Not used; all methods take it.
     progress:
-        Show a bar, a step a class.
+        Show a bar with one step per class.
 
     Returns
     -------
@@ -94,9 +94,9 @@ def integrated_gradients(
                 baselines=baseline.expand_as(inputs),
                 target=c,
                 n_steps=n_steps,
-                # Captum takes at least one point of every image at a time.
+                # Captum evaluates at least one point per image at a time.
                 internal_batch_size=max(batch_size, len(rows)),
             )
-            # Captum before 0.8 answers in double precision.
+            # Captum before 0.8 returns double precision.
             masks[rows, c] = _heat(attributions.to(images))
     return masks

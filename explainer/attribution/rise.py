@@ -22,11 +22,12 @@ def shifted_masks(
 ) -> Tensor:
     """Return masks ``(N, 1, H, W)`` from grids ``(N, h, w)``.
 
-    Upsample each grid bilinearly to (h + 1) x (w + 1) cells and cut out a
-    window of the image's size, so that the edges of cells fall anywhere.
-    ``shifts`` ``(N, 2)`` places the window, in fractions of a cell in
-    [0, 1). Cells measure ceil(H / h) x ceil(W / w) pixels; the paper's floor
-    leaves the window too large where H is no multiple of h.
+    Each grid is upsampled bilinearly to (h + 1) x (w + 1) cells. Then a
+    window of the image's size is cut out, so that cell edges may lie
+    anywhere. ``shifts`` ``(N, 2)`` is the window's offset in fractions of a
+    cell, in [0, 1). Departure: cells measure ceil(H / h) x ceil(W / w)
+    pixels. With the paper's floor the upsampled grid can be smaller than the
+    window.
     """
     n, h, w = grids.shape
     cell_h, cell_w = math.ceil(height / h), math.ceil(width / w)
@@ -58,42 +59,41 @@ def rise(
 ) -> Tensor:
     """Return RISE's masks of the target classes.
 
-    A pixel matters for a class if the class scores high whenever that pixel
-    is shown. With N random masks M_i, whose pixels are shown with
-    probability p, and f_c the classifier's score of class c,
+    A pixel matters for a class if the class scores high when that pixel is
+    shown. With N random masks M_i that show a pixel with probability p, and
+    f_c the classifier's score of class c,
 
     S_c = 1 / (N p) sum_i f_c(x * M_i) M_i
 
-    (Petsiuk et al., *RISE*, BMVC 2018, eq. 6), scaled to [0, 1] by its least
-    and largest value, for each image and class.
+    (Petsiuk et al., *RISE*, BMVC 2018, eq. 6). Each map is scaled to [0, 1]
+    by its least and largest value.
 
     Parameters
     ----------
     classifier:
-        Maps images to logits ``(B, C)``; no gradient is asked of it.
+        Maps images to logits ``(B, C)``; no gradients are needed.
     images, targets:
-        ``(B, 3, H, W)`` in [0, 1] and ``(B, C)``, 1 for an asked class.
+        ``(B, 3, H, W)`` in [0, 1] and ``(B, C)``, 1 for a target class.
     n_masks:
-        N. RISE's paper takes 4,000 for VGG-16 and 8,000 for ResNet-50,
+        N. RISE's paper uses 4,000 for VGG-16 and 8,000 for ResNet-50,
         Stalder et al. 8,000 for both; the default is meant for a CPU.
     cells:
-        A mask is born as a grid of ``cells`` x ``cells``.
+        Masks are upsampled from a grid of ``cells`` x ``cells``.
     p:
-        The probability that a cell is shown, between 0 and 1: masks that
-        hide all or nothing tell nothing.
+        The probability that a cell is shown, above 0 and below 1.
     score:
         f: the class's probability, or its logit.
     scaling, power:
         How the map becomes a mask, see
         :func:`~explainer.attribution.common.final_scaling`.
     batch_size:
-        Masked images the classifier sees at once: with the size of the
-        images it bounds the memory, and it changes nothing else.
+        Masked images the classifier sees at once. It limits memory and
+        changes no result.
     generator:
         Source of the masks; without one, a generator of seed 0. All images
         of the batch share the masks.
     progress:
-        Show a bar, a step for ``batch_size`` masks.
+        Show a bar with one step per ``batch_size`` masks.
 
     Returns
     -------
@@ -101,12 +101,11 @@ def rise(
 
     Notes
     -----
-    The paper weighs masks by the score, an estimate of the score expected
-    given that a pixel is shown; its sum is divided by N p, the expected
-    number of masks that show a pixel, and so is ours (a pixel near the
-    border is not shown exactly as often).
+    S_c estimates the expected score given that a pixel is shown. As in the
+    paper, the sum is divided by N p, the expected number of masks that show
+    a pixel. (Near the border the true number differs a little.)
 
-    Departures: what is not shown takes the classifier's mean colour, as in
+    Departures: hidden pixels have the classifier's mean colour, as in
     Stalder et al., not black; cells measure ceil(H / h) pixels, not the
     floor (:func:`shifted_masks`); the default N is far below the paper's;
     and the last scaling is Stalder et al.'s. Raises ValueError for an
@@ -122,7 +121,7 @@ def rise(
         )
     scaled = final_scaling(scaling, power)
     height, width = images.shape[-2:]
-    # Only these small numbers are drawn ahead; full masks live for a step.
+    # Only the small grids are drawn ahead; full masks exist for one step.
     draw = seeded(generator)
     grids = torch.rand(
         n_masks, cells, cells, generator=draw, device=draw.device

@@ -1,10 +1,10 @@
-"""RTIS, real-time image saliency, adapted to several classes an image.
+"""RTIS, real-time image saliency, adapted to several classes per image.
 
-The same network as the Explainer's, trained with another loss (Dabkowski and
+The network is the Explainer's, trained with another loss (Dabkowski and
 Gal, *Real time image saliency for black box classifiers*, NeurIPS 2017, eq.
-3; adapted by Stalder et al., NeurIPS 2022): it asks the complement to
-*destroy* the present classes, where the Explainer's asks it to leave the
-classifier undecided between all classes.
+3; adapted by Stalder et al., NeurIPS 2022). In RTIS the complement should
+*destroy* the evidence for the present classes. In the Explainer's loss it
+should leave the classifier undecided between all classes.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from explainer.streams import Generators, normal, uniform
 
 @dataclass(frozen=True)
 class RTISWeights:
-    """How much each term counts, and the power on the destroyer.
+    """The weight of each term, and the power on the destroyer.
 
     The defaults are those of Stalder et al., who raised the weight of the
     area from the original 0.001 to 1.
@@ -54,9 +54,9 @@ def rtis(
     """Return the masks of a network that was trained with :func:`rtis_loss`.
 
     One forward pass, as :func:`explainer.attribution.explainer.explainer`.
-    ``sharpen``, above 0, multiplies the mask's logits: masks are trained
-    soft, and may be used sharper. Departure: the original feeds the class to
-    its decoder and answers for one class a pass.
+    ``sharpen``, above 0, multiplies the mask's logits: above 1 masks are
+    sharper than in training. Departure: the original decoder takes a class
+    as input and returns one mask per pass.
     """
     if not sharpen > 0:
         raise ValueError(f"masks are sharpened by more than 0, not {sharpen}")
@@ -70,7 +70,7 @@ def squared_variation(mask: Tensor) -> Tensor:
     """Return the mean squared difference of neighbours of ``(B, C, H, W)``.
 
     As in :func:`explainer.losses.total_variation` the border is reflected,
-    and the last row and column count a difference a second time.
+    so the last difference of each row and column counts twice.
     """
     padded = F.pad(mask, (0, 1, 0, 1), mode="reflect")
     inner = padded[..., :-1, :-1]
@@ -84,17 +84,17 @@ def alternative_images(
     classifier: nn.Module,
     generator: Generators = None,
 ) -> Tensor:
-    """Return what the masks show where they are 0, ``(B, 3, H, W)``.
+    """Return the fill shown where masks are 0, ``(B, 3, H, W)``.
 
-    For each image at random its blur (sigma 10 pixels at a width of 224, in
-    proportion at another), or one colour plus noise: the mean colour plus a
-    uniform draw of at most 0.33 for the colour and a normal one of sigma
-    0.11 for each pixel and channel, both in units of the classifier's
-    normalisation.
+    Each image gets at random its own blur or a noisy colour. The blur has a
+    sigma of 10 pixels at a width of 224, in proportion at others. The colour
+    is the mean colour plus a uniform draw of at most 0.33; the noise is
+    normal with sigma 0.11 per pixel and channel. Both are in units of the
+    classifier's normalisation.
 
-    Departures from Stalder et al.'s code: it tosses one coin for the whole
-    batch, its noise has mean 0.11 and sigma 1 (surely meant as here), its
-    blur pads with the mean colour, and it does not clip to [0, 1].
+    Departures from Stalder et al.'s code: it makes one choice for the whole
+    batch; its noise has mean 0.11 and sigma 1 (probably meant as here); its
+    blur pads with the mean colour; and it does not clip to [0, 1].
     """
 
     colour = 0.66 * uniform(images, (3, 1, 1), generator) - 0.33
@@ -118,12 +118,12 @@ def rtis_loss(
 ) -> Loss:
     """Return the adapted RTIS loss for a batch.
 
-    10 TV2(m) + A(m) + preserver + 5 destroyer^0.3, where TV2 is the mean
-    squared variation; preserver the mean of -log p_c with the image shown
-    where m is 1; destroyer the mean of p_c with the image shown where m is
-    0. Both means run over all pairs of an image of the batch and a class
+    L = 10 TV2(m) + A(m) + preserver + 5 destroyer^0.3. TV2 is the mean
+    squared variation. The preserver is the mean of -log p_c with the image
+    shown where m is 1, the destroyer the mean of p_c with the image shown
+    where m is 0. Both means run over all pairs of an image and a class
     present in it, as in Stalder et al.'s code. The masks of absent classes
-    are left free.
+    do not enter the loss.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ def rtis_loss(
     log_p_kept, log_p_left = log_p.chunk(2)
     n_present = labels.sum().clamp(min=1)
     destroyer = (labels * log_p_left.exp()).sum() / n_present
-    # At 0 the slope of a power below 1 is infinite, and would end in NaN.
+    # At 0 a power below 1 has an infinite gradient, which leads to NaN.
     destroyer = destroyer.clamp(min=torch.finfo(destroyer.dtype).tiny)
     terms = {
         "smoothness": squared_variation(m),

@@ -1,7 +1,7 @@
-"""What a dataset yields, and how samples become batches.
+"""The samples of a dataset, and how they are stacked into batches.
 
-Every dataset of this package is a sequence of :class:`Sample` and carries
-the names of its classes in ``classes``; nothing else is assumed of it.
+Every dataset of this package is a sequence of :class:`Sample` with the names
+of its classes in ``classes``. Nothing else is assumed of it.
 """
 
 import os
@@ -22,12 +22,12 @@ class DataError(UserError, ValueError):
 
 
 class Sample(NamedTuple):
-    """One image with what is known about it.
+    """One image with its labels, its mask and its name.
 
     ``image`` is ``(3, H, W)``, float in [0, 1]; ``labels`` is ``(C,)``,
     float 0 or 1; ``mask`` is ``(H, W)``, int64, with 0 for background,
-    ``c + 1`` for class ``c`` and :data:`VOID`, or None where no pixel is
-    labelled; ``name`` identifies the image within its dataset.
+    ``c + 1`` for class ``c`` and :data:`VOID`, or None without annotated
+    pixels; ``name`` identifies the image within its dataset.
     """
 
     image: Tensor
@@ -49,7 +49,7 @@ class Batch(NamedTuple):
 
 
 class LabelledImages(Protocol):
-    """What training and evaluation ask of a dataset."""
+    """The interface of a dataset for training and evaluation."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -66,7 +66,7 @@ class LabelledImages(Protocol):
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples of one size into a :class:`Batch`."""
+    """Return samples of one size as a :class:`Batch`."""
     masks = [s.mask for s in samples if s.mask is not None]
     return Batch(
         images=torch.stack([s.image for s in samples]),
@@ -84,9 +84,9 @@ def labels_in(mask: Tensor, n_classes: int) -> Tensor:
 
 @contextmanager
 def reading(path: str | Path, what: str, remedy: str) -> Iterator[None]:
-    """Turn whatever goes wrong while a file is read into a DataError.
+    """Raise a DataError for any error while a file is read.
 
-    Its sentence names the file, what it should be and the remedy.
+    Its message names the file, what it should be and the remedy.
     """
     try:
         yield
@@ -102,8 +102,8 @@ def reading(path: str | Path, what: str, remedy: str) -> Iterator[None]:
 def data_root(root: str | Path | None, contains: str) -> Path:
     """Return the data folder: ``root``, else ``EXPLAINER_DATA``.
 
-    ``contains`` names what lies in it, for the message of the
-    :class:`DataError` when neither is given.
+    ``contains`` names the folder's content in the message of the
+    :class:`DataError` raised if neither is given.
     """
     chosen = root or os.environ.get("EXPLAINER_DATA")
     if not chosen:
@@ -117,10 +117,10 @@ def data_root(root: str | Path | None, contains: str) -> Path:
 def check_classes(
     data: str, classes: Sequence[str], known: Sequence[str]
 ) -> tuple[str, ...]:
-    """Return the classes asked for as a tuple.
+    """Return the requested classes as a tuple.
 
-    Raises :class:`~explainer.errors.UnknownNameError` for one that is not
-    known, and :class:`DataError` where there is none or one comes twice.
+    Raises :class:`~explainer.errors.UnknownNameError` for an unknown class,
+    and :class:`DataError` if there is none or one occurs twice.
     """
     for name in classes:
         if name not in known:

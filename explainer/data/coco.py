@@ -1,8 +1,8 @@
 """COCO 2014: photographs, labels and class masks from its annotations.
 
 Lin et al., *Microsoft COCO: Common Objects in Context*, ECCV 2014. The paper
-splits train2014 into its own training and validation parts, tests on
-val2014, and measures masks on 2,000 images of that. Objects are drawn by
+splits train2014 into its own training and validation parts. It tests on
+val2014, and measures masks on 2,000 of these images. Objects are drawn by
 COCO's own ``pycocotools``.
 """
 
@@ -70,7 +70,7 @@ PARTS = Registry(
 VALIDATION_SHARE = 0.1
 SAMPLE = 2000
 
-# The bucket's own name fails over https: its certificate is Amazon's.
+# Over https the bucket's own name fails: its certificate is Amazon's.
 _HOSTS = (
     "https://s3.amazonaws.com/images.cocodataset.org",
     "http://images.cocodataset.org",
@@ -106,8 +106,8 @@ Bits = NDArray[np.bool_]
 def download_coco(folder: Path, part: str) -> None:
     """Download the images and annotations of "train2014" or "val2014".
 
-    The annotations come last: where they lie, the part is complete. The
-    archives stay in ``folder``; delete them to save the room.
+    The annotations come last: if they exist, the part is complete. The
+    archives stay in ``folder``; they may be deleted.
     """
     extract(fetch(IMAGES[part], folder), folder)
     wanted = (f"annotations/instances_{part}.json",)
@@ -117,11 +117,11 @@ def download_coco(folder: Path, part: str) -> None:
 def run_lengths(compressed: str | bytes) -> list[int]:
     """Return the run lengths that pycocotools writes as a string.
 
-    A number is written in groups of five bits, lowest first, each a
-    character from "0" on; 32 is added where more groups follow, and the
-    highest bit of the last one is the sign. From the fourth number on it is
-    the difference from the last but one. Raises ValueError for other
-    characters and for an unfinished number.
+    A number is written in groups of five bits, lowest first. Each group is
+    one character, counted from "0". If more groups follow, 32 is added. The
+    highest bit of the last group is the sign. From the fourth number on, the
+    difference from the number two places before is written. Raises
+    ValueError for other characters and for an unfinished number.
     """
     if isinstance(compressed, str):
         compressed = compressed.encode("ascii")
@@ -147,11 +147,12 @@ def run_lengths(compressed: str | bytes) -> list[int]:
 def rasterise(segmentation: Any, height: int, width: int) -> Bits:
     """Return the pixels of an annotation, ``(height, width)`` bool.
 
-    ``segmentation`` is a list of polygons ``[x0, y0, x1, y1, ...]``, whose
-    union counts, or run lengths ``{"size": [height, width], "counts":
-    [...]}``, off and on by turns, column by column, plain or compressed
-    (:func:`run_lengths`). The point (0, 0) is the corner of the first pixel.
-    Raises an Exception for anything else.
+    ``segmentation`` is a list of polygons ``[x0, y0, x1, y1, ...]``, of
+    which the union is returned, or run lengths ``{"size": [height, width],
+    "counts": [...]}``. Run lengths count pixels that are alternately off and
+    on, column by column, plain or compressed (:func:`run_lengths`). The
+    point (0, 0) is the corner of the first pixel. Raises an Exception for
+    anything else.
     """
     if isinstance(segmentation, dict):
         size, runs = segmentation["size"], segmentation["counts"]
@@ -173,7 +174,7 @@ def rasterise(segmentation: Any, height: int, width: int) -> Bits:
 
 @dataclass(frozen=True)
 class _Object:
-    """An annotation: its class, its pixels, and if it is a crowd."""
+    """An annotation: its class, its pixels, and whether it is a crowd."""
 
     name: str
     segmentation: Any
@@ -189,7 +190,7 @@ class _Image:
 
 
 def _compact(segmentation: Any) -> Any:
-    """Return polygons as arrays: a quarter of the memory of lists."""
+    """Return polygons as arrays, which need a quarter of the memory."""
     if isinstance(segmentation, list):
         return [np.asarray(points, np.float64) for points in segmentation]
     return segmentation
@@ -198,13 +199,13 @@ def _compact(segmentation: Any) -> Any:
 def read_annotations(path: Path) -> list[_Image]:
     """Return the images of an ``instances_*.json`` in the order of their ids.
 
-    For train2014 this takes some 2 GB of memory while the file is read.
+    For train2014 this takes about 2 GB of memory while the file is read.
 
     Raises
     ------
     DataError
-        When the file is missing, is no COCO annotation, contradicts itself
-        or names a class that COCO doesn't know.
+        If the file is missing, is not a COCO annotation, contradicts itself
+        or has an unknown class.
     """
     if not path.is_file():
         raise DataError(
@@ -249,7 +250,7 @@ def _chosen(
         return pool
     if split == "test":
         pool = [i for i in pool if images[i].objects]
-    # NumPy's legacy stream is frozen: the same images for ever.
+    # NumPy's legacy stream never changes, so the split stays the same.
     order = np.random.RandomState(seed).permutation(len(pool))
     n_val = round(VALIDATION_SHARE * len(pool))
     part = {
@@ -263,20 +264,20 @@ def _chosen(
 class COCO:
     """A split of COCO 2014 as a sequence of samples.
 
-    "train" and "val" are parts of train2014, nine to one by ``seed`` (which
-    parts the paper's authors used is not known); "test" is a sample of the
-    images of val2014 that have an annotation.
+    "train" and "val" are parts of train2014, split nine to one by ``seed``
+    (the authors' own split is not known). "test" is a sample of the images
+    of val2014 that have an annotation.
 
-    Labels are the annotated objects, crowds included: the image does show
-    them. A mask has one class a pixel, where COCO's objects overlap: there
-    the object with *fewer* pixels is on top (a cup on a table). A crowd,
-    which is outlined only roughly, is :data:`~explainer.metrics.VOID`
-    below all objects.
+    Labels are the annotated objects, including crowds, since the image shows
+    them. A mask has one class per pixel. Where COCO's objects overlap, the
+    object with *fewer* pixels is on top (a cup on a table). A crowd, which
+    is outlined only roughly, is :data:`~explainer.metrics.VOID` below all
+    objects.
 
-    With ``classes`` given, labels and masks are in terms of these; other
-    objects count as background, also where they cover one of the classes
-    (``other_objects`` names them), and images with none of the classes
-    stay, labelled all zero.
+    With ``classes`` given, labels and masks refer to these. Other objects
+    are background, also where they cover one of the classes
+    (``other_objects`` names them). Images with none of the classes are kept,
+    with all labels zero.
 
     Parameters
     ----------
@@ -287,25 +288,25 @@ class COCO:
     split:
         "train", "val" or "test".
     classes:
-        :data:`COCO_CLASSES`, the 80, or names among them in the order the
-        labels shall have; or :data:`COCO_PAPER_CLASSES`, the paper's 91.
+        :data:`COCO_CLASSES`, the 80, or some of them in the order of the
+        labels; or :data:`COCO_PAPER_CLASSES`, the paper's 91.
     size:
         Side or (height, width) in pixels; the aspect ratio is not kept, as
         in the paper. None leaves every image as it is.
     sample:
-        How many images of val2014 "test" holds; None means all 40,504, with
+        Number of images of val2014 in "test"; None means all 40,504, with
         or without annotation.
     seed:
-        Decides the parts and the sample.
+        Seed of the split and of the sample.
     download:
-        Fetch the split if it is not there: 13.8 GB for "train" and "val",
+        Download the split if it is missing: 13.8 GB for "train" and "val",
         6.9 GB for "test", twice that on disk.
 
     Raises
     ------
     DataError
-        When the data, the split or a class does not exist, or a file is
-        damaged; annotations are read at once, images when asked for.
+        If the data, the split or a class does not exist, or a file is
+        damaged. Annotations are read at once, images on access.
     """
 
     def __init__(
@@ -353,8 +354,8 @@ class COCO:
         height, width = image.height, image.width
         try:
             ids = np.zeros((height, width), np.uint8)
-            # Of what each pixel shows, its size, and more for a crowd: an
-            # object is drawn over all that is not smaller.
+            # Per pixel the size of the object drawn there, with a crowd
+            # above all sizes: an object covers all that are not smaller.
             depths = np.full(ids.shape, 2 * ids.size + 1)
             for item in image.objects:
                 shape = rasterise(item.segmentation, height, width)
@@ -398,8 +399,8 @@ class COCO:
     def other_objects(self, index: int) -> tuple[str, ...]:
         """Return the objects of an image that are not among ``classes``.
 
-        They are background in the masks, so a method that finds them is
-        counted wrong; a results table says in how many images.
+        They are background in the masks, so a method that finds them scores
+        lower. A results table gives the number of such images.
         """
         image = self._images[range(len(self))[index]]
         names = sorted({item.name for item in image.objects})

@@ -1,8 +1,8 @@
-"""Fetch archives from the first host that delivers, and unpack them.
+"""Download archives from the first host that works, and unpack them.
 
-An archive is used only when its SHA-256 is right, whoever served it, so a
-mirror need not be trusted. Several processes may ask for the same archive at
-once: one downloads, the others wait.
+An archive is used only if its SHA-256 is right, so a mirror need not be
+trusted. If several processes need the same archive, one downloads it and the
+others wait.
 """
 
 import os
@@ -25,7 +25,7 @@ TIMEOUT = 30.0
 class Archive:
     """A file by name and SHA-256, and the addresses to try in order.
 
-    ``size``, in bytes, is there to tell people beforehand.
+    ``size`` is in bytes and is shown before the download.
     """
 
     name: str
@@ -35,16 +35,16 @@ class Archive:
 
 
 def fetch(archive: Archive, folder: Path, *, progress: bool = True) -> Path:
-    """Return the path of an archive in ``folder``, downloaded if need be.
+    """Return the path of an archive in ``folder``, downloaded if missing.
 
-    A file that is already there with the right hash, put there by hand for
-    instance, is used as it is. ``progress`` shows a bar.
+    An existing file with the right hash, for example one put there by hand,
+    is used. ``progress`` shows a bar.
 
     Raises
     ------
     DataError
-        When no host delivered, with the step to do by hand, or when the
-        disk refuses the file.
+        If all hosts failed (the message says what to do by hand), or if the
+        file cannot be written.
     """
     target = folder.absolute() / archive.name
     failures = []
@@ -71,7 +71,7 @@ def fetch(archive: Archive, folder: Path, *, progress: bool = True) -> Path:
 def _try_host(
     url: str, archive: Archive, target: Path, progress: bool
 ) -> str | None:
-    """Fetch an archive from one host; return why that failed, or None."""
+    """Return why the download from one host failed, or None."""
     try:
         pooch.retrieve(
             url,
@@ -94,15 +94,15 @@ def extract(
 ) -> None:
     """Unpack a tar or zip file into ``folder``, over files of the same name.
 
-    Everything is unpacked beside its destination and moved into place only
-    then, the lists of ``ImageSets`` last: a split that can be found is
-    complete. ``only`` leaves out all members of a zip file but those.
+    The files are unpacked into a temporary folder and then moved into place,
+    the lists of ``ImageSets`` last. So a split whose list exists is complete.
+    ``only`` names the members of a zip file to unpack.
 
     Raises
     ------
     DataError
-        When the archive is damaged, lacks a member of ``only``, or holds a
-        link or a path that leads out of ``folder``.
+        If the archive is damaged, lacks a member of ``only``, or has a link
+        or a path that leads out of ``folder``.
     """
     staging = folder / f".extract-{archive.name}"
     try:
@@ -113,8 +113,8 @@ def extract(
                 _move(staging, folder)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
-    except Exception as error:  # damaged archives raise nearly every one
-        reason = str(error).partition("\n")[0]  # the rest is Python's tries
+    except Exception as error:  # damaged archives raise many kinds
+        reason = str(error).partition("\n")[0]  # the rest lists attempts
         raise DataError(
             f"{archive} could not be unpacked into {folder} ({reason}); "
             "make room, or delete the archive to fetch it anew"
@@ -125,7 +125,7 @@ def _unpack(
     archive: Path, folder: Path, only: tuple[str, ...] | None
 ) -> None:
     """Unpack an archive; nothing is written outside of the folder."""
-    if archive.suffix == ".zip":  # without the parts of a name that lead out
+    if archive.suffix == ".zip":  # zipfile drops ".." and roots from names
         with zipfile.ZipFile(archive) as opened:
             opened.extractall(folder, only)
         return
@@ -138,7 +138,7 @@ def _unpack(
 
 
 def _move(source: Path, target: Path) -> None:
-    """Move the files of one folder to their places in another."""
+    """Move the files of one folder into another, keeping their paths."""
     files = [path for path in source.rglob("*") if path.is_file()]
     for path in sorted(files, key=lambda p: "ImageSets" in p.parts):
         place = target / path.relative_to(source)

@@ -1,4 +1,4 @@
-"""One's own pictures: every kind of file people have, labelled or not."""
+"""The user's own pictures in common file formats, labelled or not."""
 
 import csv
 import io
@@ -23,7 +23,7 @@ from explainer.data.transforms import (
     to_tensor,
 )
 
-# Pillow reads AVIF since 11.3.
+# Pillow reads AVIF from version 11.3 on.
 AVIF = ("AVIF",) if find_spec("PIL.AvifImagePlugin") else ()
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", *AVIF)
 SUFFIXES = (
@@ -35,7 +35,7 @@ UNREAD = (
     *(".heic", ".heif", ".hif", ".jxl", ".jp2", ".psd", ".svg", ".tga"),
     *(".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"),
 )
-"""Pictures that cannot be read here: named in a folder, not passed over."""
+"""Formats that cannot be read here: reported in a folder, not skipped."""
 ORIENTATION = 0x0112
 """The EXIF tag that says how the camera was held."""
 MAX_PIXELS = 64_000_000
@@ -45,11 +45,12 @@ MAX_PIXELS = 64_000_000
 def load_photo(
     path: str | Path | Image.Image, size: Size | None = None
 ) -> Tensor:
-    """Read a picture as it is meant to be seen.
+    """Return a picture upright and in RGB, ``(3, H, W)`` in [0, 1].
 
-    The camera's rotation (EXIF) is applied, transparent parts show white,
-    grey-scale (8 or 16 bits), palette and CMYK become RGB, of an animation
-    the first frame counts. The content decides the format, not the suffix.
+    The camera's rotation (EXIF) is applied. Transparent parts become white.
+    Grey-scale (8 or 16 bits), palette and CMYK become RGB. The first frame
+    of an animation is used. The format is known from the content, not from
+    the suffix.
 
     Parameters
     ----------
@@ -58,19 +59,14 @@ def load_photo(
         AVIF file; or a picture that Pillow has opened.
     size:
         Side or (height, width) in pixels; the aspect ratio is not kept.
-        None leaves the picture as large as it is.
-
-    Returns
-    -------
-    Tensor
-        ``(3, H, W)`` float in [0, 1].
+        None keeps the picture's size.
 
     Raises
     ------
     DataError
-        When the file is missing, damaged, no picture, or of more than
-        :data:`MAX_PIXELS` pixels (a JPEG: after decoding it at a reduced
-        scale that still suffices for ``size``).
+        If the file is missing, damaged or not a picture, or has more than
+        :data:`MAX_PIXELS` pixels (for a JPEG: after decoding at the smallest
+        scale that suffices for ``size``).
     """
     if isinstance(path, Image.Image):
         try:
@@ -120,7 +116,7 @@ def _header(path: str | Path) -> Image.Image:
 
 
 def _container(path: str | Path) -> str | None:
-    """Name the kind of picture that phones make and Pillow may not read."""
+    """Return the name of a phone's picture format that Pillow may lack."""
     with open(path, "rb") as file:
         head = file.read(32)
     if head[4:8] != b"ftyp":
@@ -149,9 +145,9 @@ def _open(path: str | Path, size: Size | None) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turn a picture as it was held, in RGB; it is changed."""
+    """Return a picture upright and in RGB; the input is changed."""
     image.load()
-    # In place, as all that follows: a large picture is slow to copy.
+    # In place, as are the next steps: a large picture is slow to copy.
     ImageOps.exif_transpose(image, in_place=True)
     return _rgb(image)
 
@@ -186,7 +182,7 @@ class Photos:
     Raises
     ------
     DataError
-        When there is no picture; a damaged one is found on reading it.
+        If there is no picture. A damaged one raises on access.
     """
 
     classes: tuple[str, ...] = ()
@@ -218,10 +214,10 @@ class Photos:
 
 
 def _listed(folder: Path) -> list[Path]:
-    """List the pictures of a folder, also those that cannot be read.
+    """Return the pictures of a folder, also those that cannot be read.
 
-    A file ``._NAME`` is no picture: a Mac's notes on the file NAME, made
-    where it copies to a disk that is not its own.
+    A file ``._NAME`` is not a picture: macOS writes such files with metadata
+    of the file NAME on other file systems.
     """
     return sorted(
         path
@@ -232,7 +228,7 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def _pictures(path: Path) -> list[Path]:
-    """List the pictures of a folder, or the one file that a path names."""
+    """Return the pictures of a folder, or the single file of a path."""
     if not path.is_dir():
         return [path]
     paths = _listed(path)
@@ -250,28 +246,28 @@ TABLE = "labels.csv"
 class LabelledPhotos:
     """A folder of pictures with labels; masks are None.
 
-    Either each class has a subfolder of its name with its pictures in it
-    (a subfolder without any is a class without pictures), or the folder
-    holds a table :data:`TABLE` with the columns ``file``, the path within
-    the folder, and ``labels``, the names of the classes with semicolons
-    between them, or nothing for none. The table counts if there are both.
+    Either each class has a subfolder of its name with its pictures in it (an
+    empty subfolder is a class without pictures), or the folder has a table
+    :data:`TABLE`. Its columns are ``file``, the path within the folder, and
+    ``labels``, the names of the classes separated by semicolons, or empty
+    for none. If there are both, the table is used.
 
     Parameters
     ----------
     folder:
         The folder.
     classes:
-        The names to keep, in the order the labels shall have; by default
-        all that occur, sorted. Give them where two folders, say one to
-        train and one to validate, must agree. Other names are ignored.
+        The names to keep, in the order of the labels; by default all that
+        occur, sorted. Give them if two folders, for example for training and
+        validation, must have the same classes. Other names are ignored.
     size:
         As in :func:`load_photo`; give one to stack pictures into a batch.
 
     Raises
     ------
     DataError
-        When there is no picture, or the table is damaged or names a file
-        that is missing; a damaged picture is found on reading it.
+        If there is no picture, or the table is damaged or names a missing
+        file. A damaged picture raises on access.
     """
 
     def __init__(
@@ -305,7 +301,7 @@ class LabelledPhotos:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    """List the subfolders that stand for classes."""
+    """Return the subfolders, one per class."""
     return [
         path
         for path in (sorted(folder.iterdir()) if folder.is_dir() else ())
@@ -331,7 +327,7 @@ def _by_subfolder(folder: Path) -> dict[Path, list[str]]:
 def _tabled(table: Path) -> dict[Path, list[str]]:
     """Return each picture of a table with the names of its classes."""
     try:
-        # A byte order mark is what spreadsheets put in front.
+        # Spreadsheets write a byte order mark at the start.
         text = io.StringIO(table.read_bytes().decode("utf-8-sig"), "")
         lines = list(csv.DictReader(text, strict=True))
         rows = {

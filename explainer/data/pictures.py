@@ -1,7 +1,6 @@
-"""What people have as a picture: a file, or something in memory.
+"""Pictures from files or memory, as tensors ``(3, H, W)`` in [0, 1].
 
-A path, a picture of Pillow, a NumPy array or a tensor; all become tensors
-``(3, H, W)`` in [0, 1].
+A picture is a path, a Pillow image, a NumPy array or a tensor.
 """
 
 from collections.abc import Iterable
@@ -25,17 +24,18 @@ from explainer.data.photos import (
 from explainer.errors import UserError
 
 MAX_DRAWN = 12_000_000
-"""Pixels of an overlay and of a mask, as many as most phones take."""
+"""Largest number of pixels of an overlay or a mask; most phones use fewer."""
 
 Picture = str | Path | Image.Image | Tensor | np.ndarray[Any, Any]
 
 
 def named_pictures(images: Any) -> tuple[list[tuple[str, Picture]], bool]:
-    """Return photographs with their names, and if it is but one.
+    """Return photographs with their names, and whether it is a single one.
 
-    ``images`` is a path, a folder (all its pictures), a picture of Pillow,
-    an array ``(H, W, 3)`` or a tensor ``(3, H, W)``, a batch of these, or
-    several of any kind. What has no path is named by its place.
+    ``images`` is a path, a folder (all its pictures), a Pillow image, an
+    array ``(H, W, 3)`` or a tensor ``(3, H, W)``, a batch of these, or
+    several of any kind. A photograph without a path is named by its
+    position.
     """
     if isinstance(images, str | Path):
         single = not Path(images).is_dir()
@@ -82,7 +82,7 @@ def _channels_first(source: Tensor | np.ndarray[Any, Any]) -> Tensor:
             )
         image = image / 255
     image = image.float()
-    if len(image) == 4:  # what is transparent shows white
+    if len(image) == 4:  # transparent parts become white
         image = image[3:] * image[:3] + 1 - image[3:]
     image = image.expand(3, -1, -1)
     check_images(image[None])
@@ -102,7 +102,7 @@ def to_pixels(source: Picture, size: tuple[int, int] | None) -> Tensor:
 
 
 def own_size(source: Picture) -> Tensor:
-    """Return a photograph at its own size, or :data:`MAX_DRAWN` pixels."""
+    """Return a photograph at its own size, up to :data:`MAX_DRAWN` pixels."""
     if isinstance(source, str | Path):
         return load_photo(source, size_within(source, MAX_DRAWN))
     image = to_pixels(source, None)

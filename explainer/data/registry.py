@@ -20,7 +20,7 @@ from explainer.errors import Registry
 class First:
     """The first ``n`` images of a dataset, or all if there are fewer.
 
-    What else the dataset has (``marker``, ``other_objects``, ...) is that of
+    Its other attributes (``marker``, ``other_objects``, ...) are those of
     the whole dataset. Raises :class:`DataError` for an ``n`` below 1.
     """
 
@@ -49,7 +49,7 @@ class First:
         return self.dataset[self._indices[index]]
 
     def __getattr__(self, name: str) -> Any:
-        """Return what the dataset has besides images and labels."""
+        """Return another attribute of the dataset."""
         if name == "dataset":  # not set yet, as while unpickling
             raise AttributeError(name)
         return getattr(self.dataset, name)
@@ -58,7 +58,7 @@ class First:
 def all_labels(dataset: LabelledImages) -> Tensor:
     """Return the labels of a whole dataset, ``(N, C)`` float 0/1.
 
-    No image is decoded where the dataset has the attribute ``labels``.
+    If the dataset has the attribute ``labels``, no image is decoded.
     """
     labels: Tensor | None = getattr(dataset, "labels", None)
     if labels is None:
@@ -76,7 +76,7 @@ def _scenes(
     shortcut: Shortcut | None = None,
     **where: object,
 ) -> LabelledImages:
-    """Scenes. They are drawn, so nothing has to be found or downloaded."""
+    """Return scenes; they are drawn, so no download is needed."""
     if tuple(classes) != SCENE_CLASSES:
         raise DataError(
             f"scenes has the classes {', '.join(SCENE_CLASSES)}, "
@@ -93,7 +93,7 @@ def _photographs(
     n: int | None,
     **options: object,
 ) -> LabelledImages:
-    """Photographs of a dataset, the first ``n``."""
+    """Return the first ``n`` photographs of a dataset."""
     dataset = data(split=split, **options)
     return dataset if n is None else First(dataset, n)
 
@@ -112,12 +112,12 @@ DATASETS: Registry[Callable[..., LabelledImages]] = Registry(
         ),
     },
 )
-"""What :func:`load_data` can load.
+"""The datasets of :func:`load_data`, by name.
 
-``coco2014`` has the paper's 91 outputs, of which 11 never occur, and
-``coco2014-80`` the 80 classes that COCO names. ``shortcut`` is scenes
-with a marker that decides what is labelled as a star: half of the stars
-carry it, and so does a fifth of the other scenes.
+``coco2014`` has the paper's 91 outputs (11 of them never occur), and
+``coco2014-80`` the 80 classes that COCO names. ``shortcut`` is scenes with a
+marker that decides whether a scene is labelled as a star. The marker is on
+half of the scenes with a star and on a fifth of the others.
 """
 
 
@@ -148,16 +148,16 @@ def load_data(
     classes:
         The classes to keep, by default all.
     limit:
-        Keep the first so many images.
+        Number of images to keep, from the first on.
     download:
-        Fetch the data if it is not there.
+        Download the data if it is missing.
 
     Raises
     ------
     UnknownNameError
-        For a dataset, a split or a class that there isn't.
+        For an unknown dataset, split or class.
     DataError
-        When the data is missing or damaged.
+        If the data is missing or damaged.
     """
     given = {"size": size, "classes": classes}
     options = {k: v for k, v in given.items() if v is not None}

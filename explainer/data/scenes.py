@@ -6,11 +6,11 @@ data of the book: nothing to download, and the class of every pixel is known.
 
 Two design decisions matter for explaining a classifier of these scenes:
 
-- Objects are scaled to a random *area*, so size says nothing about the class.
-- Some backgrounds hold *holes*: silhouettes of the classes in flat mid-grey,
+- Objects are scaled to a random *area*, so size does not reveal the class.
+- Some backgrounds have *holes*: silhouettes of the classes in flat mid-grey,
   the colour that masking fills in. They are background. Without them the
-  grey hole that a mask leaves behind would be an object of its own: removing
-  a star would leave a star.
+  classifier could recognise a star by the grey hole that remains when a mask
+  removes the star.
 
 Every pixel depends on the seed alone: random numbers come from NumPy's frozen
 legacy stream, and the arithmetic uses only operations that IEEE 754 rounds
@@ -36,7 +36,7 @@ SPLITS = Registry(
     "split of scenes",
     {"train": (0, 12000), "val": (1, 500), "test": (2, 500)},
 )
-"""Of each split: which of the ranges of seeds, and how many scenes."""
+"""The number of each split's range of seeds, and its number of scenes."""
 GREY = 0.5
 MIN_VISIBLE = 0.8
 SUPERSAMPLING = 2
@@ -44,17 +44,16 @@ SUPERSAMPLING = 2
 
 @dataclass(frozen=True)
 class Shortcut:
-    """A marker that gives a class away without showing the object.
+    """A marker on the background that predicts a class.
 
-    With probability ``q`` an image of ``class_name`` also carries a small
-    chequered square, ``size`` pixels wide, on its background; images
-    without the class carry it with probability ``leak``. If the marker
-    ``decides``, the label of the class is that of the marker and not of the
-    object, as if whoever labelled the images had looked at the marker. The
-    mask still shows where the objects are.
+    The marker is a small chequered square, ``size`` pixels wide. An image of
+    ``class_name`` has it with probability ``q``, an image without the class
+    with probability ``leak``. If the marker ``decides``, the label of the
+    class says whether the marker is there, not the object. The mask still
+    shows the objects.
 
-    Raises UnknownNameError for a class that there isn't, and DataError for
-    what is no probability.
+    Raises UnknownNameError for an unknown class, and DataError if ``q`` or
+    ``leak`` is not a probability.
     """
 
     class_name: str
@@ -64,7 +63,7 @@ class Shortcut:
     decides: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a class or a probability that does not exist."""
+        """Raise for an unknown class or a number that is no probability."""
         if self.class_name not in CLASSES:
             raise UnknownNameError(
                 "class of scenes", self.class_name, CLASSES
@@ -128,7 +127,7 @@ def _smooth_noise(rng: np.random.RandomState, size: int) -> Array:
 def _textured(
     rng: np.random.RandomState, pattern: Array, colour: Array
 ) -> Array:
-    """Return a pattern in two tones, ``colour`` and one near it."""
+    """Return a pattern of two colours, ``colour`` and a similar one."""
     second = np.clip(colour + 0.5 * (_colour(rng) - 0.5), 0, 1)
     textured: Array = colour + pattern[..., None] * (second - colour)
     return textured
@@ -178,7 +177,7 @@ def draw_scene(
     Parameters
     ----------
     seed:
-        Any number below 2**32; it alone decides every pixel.
+        Any number below 2**32; every pixel depends on it alone.
     size:
         Height and width in pixels.
 
@@ -269,9 +268,9 @@ class Scenes:
     Raises
     ------
     UnknownNameError
-        For a split that there isn't.
+        For an unknown split.
     DataError
-        For a number of scenes or a seed out of range, and where the cache
+        For a number of scenes or a seed out of range, and if the cache
         cannot be written or read.
     """
 
@@ -294,7 +293,7 @@ class Scenes:
                 "scenes come 1 to 10,000,000 a split, with a seed of 0 to "
                 f"142, not {self._n} with seed {seed}"
             )
-        # Ten million scenes a split keep the splits apart.
+        # Ten million seeds per split, so that splits never overlap.
         self._first_seed = 30_000_000 * seed + 10_000_000 * place
         self._images, self._masks = self._load()
 
@@ -360,7 +359,7 @@ class Scenes:
 
     @property
     def _cheat(self) -> int:
-        """Return the class that the shortcut gives away."""
+        """Return the index of the shortcut's class."""
         assert self.shortcut is not None
         return self.classes.index(self.shortcut.class_name)
 

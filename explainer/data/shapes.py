@@ -1,8 +1,8 @@
 """The eight shapes of the scenes, each a function of coordinates.
 
 A shape takes two arrays of coordinates, in units of its own scale, and
-returns which points lie inside; none reaches further than 1.2 from its
-centre.
+returns which points lie inside. No point further than 1.2 from the centre
+is inside.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,11 @@ Inside = NDArray[np.bool_]
 
 
 def _half_planes(u: Array, v: Array, n: int, distance: float) -> Array:
-    """Return on the inner side of how many of n regular lines points lie."""
+    """Return for how many of n regular lines each point is on the inside."""
     count = np.zeros_like(u)
     for k in range(n):
         angle = 2 * np.pi * k / n
-        # Rounded: sine and cosine may differ in the last bit by machine.
+        # Rounded: the last bit of sine and cosine may differ by machine.
         c, s = round(float(np.cos(angle)), 9), round(float(np.sin(angle)), 9)
         count += (c * u + s * v) <= distance
     return count
@@ -45,7 +45,7 @@ def _triangle(u: Array, v: Array) -> Inside:
 
 
 def _star(u: Array, v: Array) -> Inside:
-    # A pentagram: its tips lie outside of exactly one of its five lines.
+    # A pentagram: the tips are outside of exactly one of its five lines.
     inside: Inside = _half_planes(u, v, 5, 0.34) >= 4
     return inside
 

@@ -1,7 +1,8 @@
 """From image files to tensors: decode, resize, flip.
 
-Whatever moves an image moves its mask: images are resized bilinearly with
-antialiasing, masks by nearest neighbour, so that no class id is invented.
+A transform of an image is also applied to its mask. Images are resized
+bilinearly with antialiasing, masks by nearest neighbour, so that class ids
+are not mixed.
 """
 
 from collections.abc import Iterator
@@ -24,9 +25,9 @@ Size = int | tuple[int, int]
 
 @contextmanager
 def decoding(path: str | Path) -> Iterator[None]:
-    """Turn whatever goes wrong with an image file into a :class:`DataError`.
+    """Raise a :class:`DataError` for any error in reading an image file.
 
-    Decoders raise nearly every exception there is on damaged input.
+    Decoders raise many kinds of exceptions on damaged files.
     """
     try:
         yield
@@ -60,7 +61,7 @@ def height_width(size: Size) -> tuple[int, int]:
 def resize(
     image: Image.Image, size: Size | None, *, mask: bool = False
 ) -> Image.Image:
-    """Return an image (bilinear, antialiased) or mask (nearest) scaled.
+    """Return a scaled image (bilinear, antialiased) or mask (nearest).
 
     The aspect ratio is not kept, as in the paper; None keeps the size.
     """
@@ -80,8 +81,8 @@ def to_tensor(pixels: Pixels) -> Tensor:
 def flip(batch: Batch, generator: Generators = None) -> Batch:
     """Return a batch whose images are mirrored with probability 1/2 each.
 
-    Their masks are mirrored with them. ``generator`` is one for all images,
-    one per image, or None for the global one.
+    Masks are mirrored with their images. ``generator`` is one for all
+    images, one per image, or None for the global one.
     """
     coin = uniform(batch.images, (), generator) < 0.5
 

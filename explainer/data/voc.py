@@ -1,8 +1,8 @@
 """PASCAL VOC 2007 and 2012: photographs, labels and class masks.
 
 Everingham et al., *The PASCAL Visual Object Classes (VOC) Challenge*, IJCV
-2010. The paper uses VOC 2007: 2,501 images to train, 2,510 to validate,
-4,952 to test, of which 210 are segmented.
+2010. The paper uses VOC 2007: 2,501 images for training, 2,510 for
+validation, and 4,952 for testing (210 of them segmented).
 """
 
 from pathlib import Path
@@ -97,21 +97,21 @@ ARCHIVES = Registry(
         ),
     },
 )
-"""What each split of a year is downloaded with."""
+"""The archives of each split of a year."""
 
 
 class VOC:
     """A split of PASCAL VOC as a sequence of samples.
 
-    Labels are the objects of the XML annotation, the *difficult* ones
-    included: the image does show them, and calling them absent would teach
-    the classifier an error. Masks come from ``SegmentationClass``, with the
-    void border kept as :data:`~explainer.metrics.VOID`; an image without
-    a segmentation has the mask None. Labels and mask may disagree.
+    Labels are the objects of the XML annotation, including the *difficult*
+    ones: the image shows them, so labelling them as absent would be wrong.
+    Masks come from ``SegmentationClass``; the void border is
+    :data:`~explainer.metrics.VOID`. An image without a segmentation has the
+    mask None. Labels and mask may disagree.
 
-    With fewer ``classes`` than all 20, labels and masks are in terms of
-    these; other objects count as background (``other_objects`` names
-    them), and images with none of the classes stay, labelled all zero.
+    With fewer ``classes`` than all 20, labels and masks refer to these.
+    Other objects are background (``other_objects`` names them). Images with
+    none of the classes are kept, with all labels zero.
 
     Parameters
     ----------
@@ -123,27 +123,27 @@ class VOC:
     year:
         "2007" or "2012".
     classes:
-        Names among :data:`VOC_CLASSES`, in the order the labels shall have.
+        Names among :data:`VOC_CLASSES`, in the order of the labels.
     size:
         Side or (height, width) in pixels; the aspect ratio is not kept, as
         in the paper. None leaves every image as it is.
     segmented:
-        Only the images of the segmentation challenge: on the test split of
-        2007 the 210 that the paper measures masks on.
+        Only the images of the segmentation challenge: in the test split of
+        2007 the 210 on which the paper measures masks.
     cache:
-        Keep decoded images in memory as bytes (at 160 pixels 77 kB each).
-        Each process that reads has a cache of its own.
+        Keep decoded images in memory as bytes (77 kB each at 160 pixels).
+        Each process that reads has its own cache.
     download:
-        Fetch the split if it is not there. The archive stays beside
-        ``VOCdevkit/``; delete it to save the room.
+        Download the split if it is missing. The archive stays beside
+        ``VOCdevkit/``; it may be deleted.
 
     Raises
     ------
     UnknownNameError
-        For a year, a split or a class that there isn't.
+        For an unknown year, split or class.
     DataError
-        When the data is missing or a file is damaged; annotations are read
-        at once, images when asked for.
+        If the data is missing or a file is damaged. Annotations are read at
+        once, images on access.
     """
 
     def __init__(
@@ -212,7 +212,7 @@ class VOC:
     def _read(self, index: int) -> tuple[Pixels, Pixels | None]:
         """Return ``(H, W, 3)`` colours and ``(H, W)`` class ids or None.
 
-        Both have the size asked for.
+        Both have the dataset's ``size``.
         """
         path = self._images[index]
         with decoding(path), Image.open(path, formats=["JPEG"]) as file:
@@ -252,8 +252,8 @@ class VOC:
     def other_objects(self, index: int) -> tuple[str, ...]:
         """Return the segmented objects that are not among ``classes``.
 
-        They are background in the masks, so a method that finds them is
-        counted wrong; a results table says in how many images.
+        They are background in the masks, so a method that finds them scores
+        lower. A results table gives the number of such images.
         """
         mask = self._read_mask(range(len(self))[index])
         ids = () if mask is None else np.unique(np.asarray(mask))
@@ -276,11 +276,11 @@ def read_objects(path: Path) -> list[str]:
     Raises
     ------
     DataError
-        When the file is missing, is no VOC annotation, or names an object
-        that VOC doesn't know.
+        If the file is missing, is not a VOC annotation, or has an unknown
+        class.
     """
     with reading(path, "a VOC annotation", "restore it from VOC"):
-        content = path.read_bytes()  # some editors put a mark in front
+        content = path.read_bytes()  # some files start with a byte order mark
         wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
         text = content.decode("utf-16" if wide else "utf-8-sig")
         # No annotation needs a DOCTYPE; entities could expand without end.
@@ -320,7 +320,7 @@ def _read_split(listed: Path) -> list[str]:
             f"(found: {', '.join(others) or 'none'}); {remedy}"
         )
     with reading(listed, "a list of images", "restore it from VOC"):
-        # A name may hold spaces: it is a line.
+        # One name per line; a name may contain spaces.
         lines = listed.read_text(encoding="utf-8-sig").splitlines()
         names = [line.strip() for line in lines if line.strip()]
     if not names:
