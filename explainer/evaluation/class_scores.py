@@ -81,8 +81,8 @@ def distinct_views(shown: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns
     -------
-    ``(V, 3)``: image, class and threshold of each distinct mask. ``(B * K *
-    T,)``: for each mask, its row in the first tensor.
+    ``(V, 3)``, image, class and threshold of each distinct mask, and
+    ``(B * K * T,)``, for each mask its row in the first tensor.
     """
     area = shown.flatten(3).sum(3)
     which = torch.ones_like(area).nonzero()
