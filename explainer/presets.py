@@ -22,7 +22,7 @@ from explainer.checkpoints import (
     read_weights,
     save_weights,
 )
-from explainer.classifiers import Initial, build_classifier
+from explainer.classifiers import build_classifier
 from explainer.data import ANIMALS, LabelledImages, load_data
 from explainer.errors import Registry
 from explainer.files import read_json, sha256, write_atomically, write_json
@@ -131,7 +131,7 @@ class Preset:
         train: LabelledImages,
         val: LabelledImages,
         *,
-        initial_weights: Initial | None = None,
+        initial_weights: str | Path | None = None,
         device: str | None = None,
         progress: bool = True,
         notes: Mapping[str, object] | None = None,
@@ -140,15 +140,17 @@ class Preset:
 
         ``folder`` holds a run per phase and the final weights. After an
         interruption the same call resumes. ``initial_weights`` are
-        "imagenet", "random" or a file, by default the architecture's own;
+        "imagenet", "random" or a path, by default the architecture's own;
         ``notes`` are added to the configuration. Raises
         :class:`~explainer.classifiers.WeightsError` if the weights are not
         available, and the errors of
         :func:`~explainer.training.fit_classifier`.
         """
-        initial: Initial = initial_weights or (
+        initial: Any = initial_weights or (
             "random" if self.classifier == "small_cnn" else "imagenet"
         )
+        if initial not in ("random", "imagenet"):
+            initial = Path(initial)
         torch.manual_seed(self.classifier_training.seed)
         classifier = build_classifier(self.classifier, train.classes, initial)
         if self.fine_tuned_from is not None:

@@ -75,15 +75,12 @@ def train_classifier(
         workers=workers,
     )
     on = device_named(device)
-    given: Any = initial_weights
-    if given not in (None, "random", "imagenet"):
-        given = Path(given)
     where: Any = {"root": root, "limit": limit, "download": download}
     run = chosen.train_classifier(
         out,
         chosen.load("train", **where),
         chosen.load("val", **where),
-        initial_weights=given,
+        initial_weights=initial_weights,
         device=on,
         notes={"preset": preset, "limit": limit},
     )

@@ -47,13 +47,24 @@ def diagonal_and_rest(
     classes have a high first value and a low second one. NaN where there is
     nothing to average.
     """
+    own, other = own_and_other(scores)
+    return _mean(own), _mean(other)
+
+
+def own_and_other(
+    scores: Sequence[Sequence[float | None]],
+) -> tuple[list[float], list[float]]:
+    """Return the diagonal's class scores and all others, as lists.
+
+    ``scores`` as in :func:`diagonal_and_rest`, which averages them.
+    """
     own: list[float] = []
     other: list[float] = []
     for r, row in enumerate(scores):
         for k, value in enumerate(row[1:]):
             if value is not None:
                 (own if k == r else other).append(value)
-    return _mean(own), _mean(other)
+    return own, other
 
 
 def _mean(values: Sequence[float]) -> float:

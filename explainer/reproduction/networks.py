@@ -7,7 +7,6 @@ trained with the weight of its area that a search with short trainings found.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -15,7 +14,10 @@ from torch import nn
 from explainer.attribution import METHODS
 from explainer.data import LabelledImages
 from explainer.deadline import check_time
-from explainer.evaluation.class_scores import class_score_tables
+from explainer.evaluation.class_scores import (
+    class_score_tables,
+    own_and_other,
+)
 from explainer.evaluation.methods import Contender
 from explainer.files import read_json, write_atomically, write_json
 from explainer.presets import Preset
@@ -127,14 +129,11 @@ def fetch(experiment: Experiment) -> None:
 
 def train_classifier(experiment: Experiment) -> None:
     """Train the classifier into ``classifier/``."""
-    given: Any = experiment.initial_weights
-    if given not in (None, "random", "imagenet"):
-        given = Path(given)
     experiment.preset.train_classifier(
         experiment.out / "classifier",
         experiment.load("train"),
         experiment.load("val"),
-        initial_weights=given,
+        initial_weights=experiment.initial_weights,
         device=experiment.device,
         notes=experiment.notes,
     )
@@ -187,12 +186,7 @@ def extremes(
     :func:`~explainer.evaluation.class_scores.class_score_tables`; the column
     "none" and rows without images are left out.
     """
-    own: list[float] = []
-    other: list[float] = []
-    for r, row in enumerate(scores):
-        for k, value in enumerate(row[1:]):
-            if value is not None:
-                (own if k == r else other).append(value)
+    own, other = own_and_other(scores)
     return min(own), max(other)
 
 
