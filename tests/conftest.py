@@ -19,7 +19,7 @@ def _own_cache(
         yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def serve() -> Iterator[Callable[[type[BaseHTTPRequestHandler]], str]]:
     """Return what serves on the loopback and tells the host's address."""
     running = []

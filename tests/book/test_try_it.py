@@ -8,9 +8,8 @@ import functools
 import io
 import json
 import re
-import threading
 from collections.abc import Callable, Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
@@ -63,23 +62,16 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[Callable[[Path], str]]:
+def served(
+    serve: Callable[[type[BaseHTTPRequestHandler]], str],
+) -> Callable[[Path], str]:
     """Return what serves a folder and tells its address."""
-    running = []
 
-    def serve(folder: Path) -> str:
+    def folder_served(folder: Path) -> str:
         handler = functools.partial(Quiet, directory=str(folder))
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        running.append((server, thread))
-        return f"http://127.0.0.1:{server.server_address[1]}/"
+        return serve(handler) + "/"  # type: ignore[arg-type]
 
-    yield serve
-    for server, thread in running:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return folder_served
 
 
 @pytest.fixture(scope="module")
