@@ -64,7 +64,7 @@ def test_chapter_runs_on_photographs(
     assert pictures
 
 
-@pytest.mark.parametrize("name", ["03_masks", "13_class_scores"])
+@pytest.mark.parametrize("name", ["02_masks", "12_class_scores"])
 def test_chapter_without_weights_says_so_before_a_cell_fails(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
