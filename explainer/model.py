@@ -147,14 +147,14 @@ def affinity(
     """
     maps = [_unit(average_cells(f, cells)) for f in features]
     unit = F.normalize(torch.cat(maps, dim=1).flatten(2), dim=1)
-    similar = unit.transpose(1, 2) @ unit / temperature
+    unit = unit / temperature**0.5
     rows, columns = (
         torch.arange(n, device=unit.device, dtype=unit.dtype) / n
         for n in cells
     )
     place = torch.cartesian_prod(rows, columns)
     far = torch.cdist(place, place).square() / (2 * reach**2)
-    return (similar - far).softmax(dim=-1)
+    return torch.baddbmm(-far, unit.transpose(1, 2), unit).softmax(dim=-1)
 
 
 def share(
@@ -392,8 +392,12 @@ def small(
     width: int = 32,
     decoder_width: int = 32,
     sharpness: float = 1.0,
+    affinity_cells: int = 0,
 ) -> EncoderDecoder:
-    """Return the Explainer of the scenes: 0.5 M parameters."""
+    """Return the Explainer of the scenes: 0.5 M parameters.
+
+    For the options see :class:`EncoderDecoder`.
+    """
     encoder = SmallEncoder(width)
     return EncoderDecoder(
         encoder,
@@ -401,6 +405,7 @@ def small(
         n_classes,
         width=decoder_width,
         sharpness=sharpness,
+        affinity_cells=affinity_cells,
     )
 
 

@@ -48,13 +48,13 @@ from explainer.training.finish import (
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of an Explainer's training at one magnification.
+    """A part of an Explainer's training with options of its own.
 
-    ``scale`` replaces the network's, ``steps`` the training's.
+    ``steps`` replaces the training's, ``options`` some of the network's.
     """
 
-    scale: float
     steps: int
+    options: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -224,14 +224,11 @@ class Preset:
         options = dict(self.explainer_options)
         if initial_weights == "random" and "pretrained_backbone" in options:
             options["pretrained_backbone"] = False
-        stages = [
-            (f"scale-{s.scale:g}", {"scale": s.scale}, {"steps": s.steps})
-            for s in self.stages
-        ] or [("training", {}, {})]
+        stages = self.stages or (Stage(training.steps),)
         network: nn.Module | None = None
         runs = []
-        for name, scale, steps in stages:
-            here = {**options, **scale}
+        for number, stage in enumerate(stages, start=1):
+            here = {**options, **stage.options}
             network = self._start(
                 network, classifier, here, training.seed, loss
             )
@@ -240,8 +237,8 @@ class Preset:
                 classifier,
                 train,
                 val,
-                replace(training, **steps),  # type: ignore[arg-type]
-                folder=folder / name,
+                replace(training, steps=stage.steps),
+                folder=folder / f"stage-{number}",
                 config={
                     **(notes or {}),
                     "data": self.data,
@@ -410,6 +407,9 @@ PRESETS: Registry[Preset] = Registry(
             explainer="small",
             explainer_options={"sharpness": 2.0},
             encoder_from_classifier=True,
+            # Sharing makes a step three times as long, and outlines are
+            # learned last.
+            stages=(Stage(3_000), Stage(600, {"affinity_cells": 32})),
             sharpen=(1.0, 2.0, 4.0, 8.0),
             # Runs may confuse classes, so one of several is chosen.
             seeds=(42, 43, 44),
@@ -467,10 +467,10 @@ PRESETS: Registry[Preset] = Registry(
             },
             encoder_from_classifier=True,
             stages=(
-                Stage(0.72, 1_200),
-                Stage(1.0, 1_000),
-                Stage(1.43, 500),
-                Stage(1.57, 1_000),
+                Stage(1_200, {"scale": 0.72}),
+                Stage(1_000, {"scale": 1.0}),
+                Stage(500, {"scale": 1.43}),
+                Stage(1_000, {"scale": 1.57}),
             ),
             averaged=2,
             sharpen=(1.0, 2.0, 3.0, 4.0, 6.0, 8.0),
@@ -562,6 +562,8 @@ PRESETS["shortcut"] = replace(
     PRESETS["scenes"],
     data="shortcut",
     fine_tuned_from="scenes",
+    explainer_options={"sharpness": 2.0, "affinity_cells": 32},
+    stages=(),
     plain_training=None,
     classifier_training=TrainingConfig(
         steps=600,

@@ -16,7 +16,7 @@ from explainer.files import read_json, write_json
 from explainer.presets import Preset
 from explainer.provenance import command_line, environment
 
-SHORT_STEPS = {"animals": 600}
+SHORT_STEPS = {"scenes": 1200, "animals": 600}
 """Steps of a trial on the short schedule by experiment, else 1,000."""
 
 SHORT_SIZE, SHORT_SCALE = 160, 1.4
@@ -74,7 +74,7 @@ class Experiment:
     def shortened(self, steps: int | None = None) -> "Experiment":
         """Return the experiment on the short schedule, for trials.
 
-        It has 1,000 steps in one stage (600 for photographs, at 160 pixels
+        It has 1,200 steps in one stage (600 for photographs, at 160 pixels
         magnified 1.4 times) and no averaging. The learning rate falls to zero
         at the last step. It never has more steps than the full training.
         """

@@ -170,7 +170,7 @@ def test_a_read_only_folder_is_named(
     warm: Any, read_only: Path, picture: Path
 ) -> None:
     for command, place in (
-        ((*TRAINING, read_only / "new"), "new/training/config.json"),
+        ((*TRAINING, read_only / "new"), "new/stage-1/config.json"),
         ((*EVALUATION, read_only / "r.json"), "r.jsonl"),
         (
             ("explain", picture, "--preset", "scenes", "--out", read_only),
