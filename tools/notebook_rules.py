@@ -9,7 +9,7 @@ import re
 from itertools import pairwise
 
 SHORT = 5
-"""Lines of code that a page may show above its first picture."""
+"""Most lines of code, blank ones left out, above a page's first picture."""
 
 
 def broken_rules(text: str, install_cell: str) -> list[str]:
@@ -108,7 +108,8 @@ def _first_screen_rules(cells: list[dict]) -> list[str]:
             broken.append("hides the line that sets PRESET")
     with_picture = [i for i, c in enumerate(code) if _has_alt(c)]
     for cell in code[1 : with_picture[0] + 1] if with_picture else []:
-        if not _is_folded(cell) and len(_source(cell).splitlines()) > SHORT:
+        lines = [line for line in _source(cell).splitlines() if line]
+        if not _is_folded(cell) and len(lines) > SHORT:
             broken.append(
                 f"shows the code of cell {cell['id']} before its first "
                 "picture: fold it with the tag hide-input"
