@@ -8,6 +8,9 @@ import json
 import re
 from itertools import pairwise
 
+SHORT = 5
+"""Most lines of code, blank ones left out, above a page's first picture."""
+
 
 def broken_rules(text: str, install_cell: str) -> list[str]:
     """Return a sentence for each rule that the notebook ``text`` breaks.
@@ -105,7 +108,8 @@ def _first_screen_rules(cells: list[dict]) -> list[str]:
             broken.append("hides the line that sets PRESET")
     with_picture = [i for i, c in enumerate(code) if _has_alt(c)]
     for cell in code[1 : with_picture[0] + 1] if with_picture else []:
-        if not _is_folded(cell) and len(_source(cell).splitlines()) > 1:
+        lines = [line for line in _source(cell).splitlines() if line]
+        if not _is_folded(cell) and len(lines) > SHORT:
             broken.append(
                 f"shows the code of cell {cell['id']} before its first "
                 "picture: fold it with the tag hide-input"
