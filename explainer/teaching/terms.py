@@ -4,7 +4,7 @@ A term is a function of the masks, ``term(masks)``; the classifier and the
 images are fixed.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import matplotlib
@@ -12,7 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from explainer.figures import BRIGHTER, DARKER, STYLE, WIDTH, Picture
+from explainer.figures import (
+    BRIGHTER,
+    DARKER,
+    STYLE,
+    WIDTH,
+    Picture,
+    to_image,
+)
 from explainer.losses import area_bound
 from explainer.teaching.pictures import plot
 
@@ -95,6 +102,55 @@ def descend(
         torch.autograd.backward(loss)
         optimiser.step()
     return resized(logits.sigmoid(), size).detach()
+
+
+@matplotlib.rc_context(STYLE)
+def readings(
+    views: Mapping[str, Tensor],
+    probabilities: Mapping[str, Tensor],
+    classes: Sequence[str],
+    highlighted: Sequence[int],
+) -> Picture:
+    """Return a figure of images and their class probabilities, a row each.
+
+    Parameters
+    ----------
+    views:
+        B images ``(3, H, W)`` by name.
+    probabilities:
+        By title of a column of bars: ``(B, C)`` in [0, 1].
+    classes:
+        The names of the C classes.
+    highlighted:
+        The indices of the classes whose bars are blue; the others are grey.
+    """
+    n_rows, columns = len(views), list(probabilities)
+    picture = Picture(
+        figsize=(WIDTH, 0.3 + 1.35 * n_rows), layout="constrained"
+    )
+    axes = picture.subplots(n_rows, 1 + len(columns), squeeze=False)
+    colours = [
+        BRIGHTER if c in highlighted else "#999999"
+        for c in range(len(classes))
+    ]
+    for row, (name, view) in zip(axes, views.items(), strict=True):
+        row[0].imshow(to_image(view))
+        row[0].set_ylabel(name, fontsize=10)
+        row[0].set_xticks([])
+        row[0].set_yticks([])
+    for column, title in enumerate(columns, 1):
+        axes[0, column].set_title(title)
+        for ax, values in zip(
+            axes[:, column], probabilities[title], strict=True
+        ):
+            ax.barh(range(len(classes)), values.tolist(), color=colours)
+            ax.set_xlim(0, 1)
+            ax.set_xticks([0, 0.5, 1])
+            ax.tick_params(labelsize=8)
+            names = classes if column == 1 else [""] * len(classes)
+            ax.set_yticks(range(len(classes)), names)
+            ax.invert_yaxis()
+    return picture
 
 
 class SortedMask(NamedTuple):

@@ -19,6 +19,7 @@ from explainer.teaching.terms import (
     jittered,
     pooled,
     pull,
+    readings,
     resized,
     sorted_mask,
 )
@@ -122,6 +123,27 @@ def test_jitter_moves_all_views_the_same_way_and_loses_no_pixel():
 
     assert all(any(torch.equal(v, w) for w in ways) for v in found)
     assert all(any(torch.equal(v, w) for v in found) for w in ways)
+
+
+def test_readings_show_each_view_beside_its_probabilities():
+    views = {"one": torch.rand(3, 8, 8), "other": torch.rand(3, 8, 8)}
+    p = torch.tensor([[0.9, 0.1, 0.2], [0.3, 0.4, 0.5]])
+
+    picture = readings(
+        views, {"sigmoid": p, "softmax": p / 2}, ("x", "y", "z"), [1]
+    )
+
+    rows = np.reshape(np.array(picture.axes), (2, 3))
+    assert [ax.get_ylabel() for ax in rows[:, 0]] == ["one", "other"]
+    assert [ax.get_title() for ax in rows[0]] == ["", "sigmoid", "softmax"]
+    bars = [bar.get_width() for bar in rows[1, 2].patches]
+    assert bars == pytest.approx([0.15, 0.2, 0.25])
+    assert [
+        to_rgb(bar.get_facecolor()[:3]) == to_rgb(BRIGHTER)
+        for bar in rows[0, 1].patches
+    ] == [False, True, False]
+    names = [label.get_text() for label in rows[0, 1].get_yticklabels()]
+    assert names == ["x", "y", "z"]
 
 
 def test_sorted_mask_of_a_constant_costs_what_the_paper_says():
