@@ -416,8 +416,8 @@ def class_score_verdict(results: Results | None) -> str:
     higher = [title(m) for m in methods if methods[m][0] > own]
     lower = [title(m) for m in methods if methods[m][1] < rest]
     text = (
-        f"By the ratio: {', '.join(order)}. A higher diagonal than the "
-        f"Explainer has {listed(higher)}, a lower rest {listed(lower)}."
+        f"By the ratio: {', '.join(order)}. A diagonal higher than the "
+        f"Explainer's: {listed(higher)}. A lower rest: {listed(lower)}."
     )
     owns, rests = zip(*methods.values(), strict=True)
     widths = [100 * (max(v) - min(v)) for v in (owns, rests)]
@@ -429,6 +429,13 @@ def class_score_verdict(results: Results | None) -> str:
         )
     else:
         text += f" The rests reach from {least} to {most}."
+    if "ellipse" in pairs:
+        same = pairs["ellipse"][0]
+        below = [title(m) for m in methods if methods[m][0] < same]
+        text += (
+            f" The ellipse has {percent(same)} on the diagonal and off it. "
+            f"A diagonal lower than that: {listed(below)}."
+        )
     return text
 
 

@@ -249,10 +249,11 @@ def test_a_verdict_by_the_diagonal() -> None:
         "card": {},
     }
     assert class_score_verdict(results) == (
-        "By the ratio: Explainer (4.00), RTIS (2.00), RISE (1.58). A higher "
-        "diagonal than the Explainer has nobody, a lower rest RISE. All "
+        "By the ratio: Explainer (4.00), RTIS (2.00), RISE (1.58). A diagonal "
+        "higher than the Explainer's: nobody. A lower rest: RISE. All "
         "rests lie between 19.0 and 25.0: what separates these methods is "
-        "the diagonal."
+        "the diagonal. The ellipse has 50.0 on the diagonal and off it. A "
+        "diagonal lower than that: RISE."
     )
 
 
@@ -263,7 +264,7 @@ def test_a_verdict_by_the_rest() -> None:
         "card": {},
     }
     text = class_score_verdict(results)
-    assert "A higher diagonal than the Explainer has RTIS" in text
+    assert "A diagonal higher than the Explainer's: RTIS." in text
     assert text.endswith("The rests reach from 20.0 to 85.0.")
 
 
