@@ -122,14 +122,17 @@ def scoreboard_verdict(results: Results | None) -> str:
     lost = [metric_name(m) for m in METRICS if m not in won]
     _, among = rank(results, METRICS[0])
     if not lost:
-        first = f"best of the {among} in all four metrics"
+        first = "in all four metrics, as the paper claims"
     elif won:
         names = listed([metric_name(m) for m in won])
-        first = f"best of the {among} in {names}, but not in {listed(lost)}"
+        first = f"in {names}, but not in {listed(lost)}"
     else:
-        first = f"best of the {among} in none of the four metrics"
+        first = "in none of the four metrics"
     lines = [f"- {metric_verdict(results, metric)}" for metric in METRICS]
-    return "\n".join([f"The Explainer is {first}.", "", *lines])
+    best = (
+        f"The Explainer is the best of the paper's {among} methods {first}."
+    )
+    return "\n".join([best, "", *lines])
 
 
 def metric_verdict(results: Results, metric: str) -> str:

@@ -75,7 +75,10 @@ def test_who_has_no_weights_is_named_and_left_out(
 def test_a_clean_win_is_the_papers_claim() -> None:
     text = scoreboard_verdict(board(rise=-0.1, igos=-0.2, zero=-0.3))
     first, _, *lines = text.splitlines()
-    assert first == "The Explainer is best of the 3 in all four metrics."
+    assert first == (
+        "The Explainer is the best of the paper's 3 methods in all four "
+        "metrics, as the paper claims."
+    )
     assert lines[0] == "- **accuracy**: it leads all 2 rivals."
     assert len(lines) == len(METRICS)
 
@@ -84,9 +87,7 @@ def test_defeats_are_named_in_every_metric() -> None:
     results = board(rise=0.2, igos=-0.2, zero=0.3)
     results["igos"]["difference"]["iou"] = difference(-0.005)
     first = scoreboard_verdict(results).splitlines()[0]
-    assert (
-        first == "The Explainer is best of the 3 in none of the four metrics."
-    )
+    assert first.endswith("3 methods in none of the four metrics.")
     assert metric_verdict(results, "iou") == (
         "**IoU**: it leads 1 of 2 rivals; the lead over iGOS++ (ours) is not "
         "decided; *RISE* is ahead by 0.20 (decided); *0 everywhere*, which "
@@ -100,8 +101,8 @@ def test_a_single_lost_metric_is_named_first() -> None:
     results["rise"]["difference"]["saliency"] = difference(-0.001)
     text = scoreboard_verdict(results)
     assert text.startswith(
-        "The Explainer is best of the 2 in accuracy, IoU and MAE, but not in "
-        "saliency."
+        "The Explainer is the best of the paper's 2 methods in accuracy, IoU "
+        "and MAE, but not in saliency."
     )
     assert "*RISE* is ahead by less than 0.01 (not decided)" in text
 
@@ -249,10 +250,10 @@ def test_a_verdict_by_the_diagonal() -> None:
         "card": {},
     }
     assert class_score_verdict(results) == (
-        "By the ratio: Explainer (4.00), RTIS (2.00), RISE (1.58). A diagonal "
-        "higher than the Explainer's: nobody. A lower rest: RISE. All "
-        "rests lie between 19.0 and 25.0: what separates these methods is "
-        "the diagonal. The ellipse has 50.0 on the diagonal and off it. A "
+        "By the ratio: Explainer (4.00), RTIS (2.00), RISE (1.58). A "
+        "diagonal higher than the Explainer's: nobody. A lower rest: RISE. "
+        "All rests lie between 19.0 and 25.0: what separates these methods "
+        "is the diagonal. The ellipse has 50.0 on the diagonal and off it. A "
         "diagonal lower than that: RISE."
     )
 
