@@ -366,11 +366,16 @@ def adds_verdict(adds: Results | None) -> str:
             continue
         ci = change["image_ci"]
         sure = "" if excludes_zero({"ci": ci}) else " (not decided)"
-        text += f" Trained {name} it has {number(change['mean'], '+')}{sure}."
+        by = number(change["mean"], "+")
+        text += f" Trained {name} its IoU changes by {by}{sure}."
     return text
 
 
 # --- class scores --------------------------------------------------------
+
+
+MOST = 4
+"""The number of confusions that a verdict names."""
 
 
 def pairs_of(results: Results | None) -> dict[str, tuple[float, float]]:
@@ -472,6 +477,8 @@ def confusion_verdict(results: Results | None, method: str) -> str:
         f"own mask {percent(scores[r][1 + r])})"
         for r, k, value in found
     ]
+    if len(parts) > MOST:
+        parts[MOST:] = [f"and {len(parts) - MOST} more pairs"]
     if parts:
         text = f"{title(method)} confuses classes: {'; '.join(parts)}."
     else:

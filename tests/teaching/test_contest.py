@@ -222,8 +222,8 @@ def test_what_training_and_the_parts_add() -> None:
     }
     assert adds_verdict(adds) == (
         "Untrained the network has an IoU of 0.30, trained one of 0.50. "
-        "Trained without sharing it has −0.05 (not decided). Trained without "
-        "magnification it has −0.20."
+        "Trained without sharing its IoU changes by −0.05 (not decided). "
+        "Trained without magnification its IoU changes by −0.20."
     )
     shown = adds_table(adds)
     assert shown.rows["untrained"][0] == "0.30 [0.20, 0.40]"
@@ -322,6 +322,10 @@ def test_confusions_in_words() -> None:
         "its own mask 80.0). Its weakest own mask is that of *bee*: 30.0, "
         "where the whole image has 60.0."
     )
+    alike = {"classes": list("abc"), "scores": [[0.5] * 4] * 3}
+    text = confusion_verdict({"igos": alike}, "igos")
+    assert text.count("shows") == contest.MOST
+    assert "; and 2 more pairs. Its" in text
     assert confusion_verdict(results, "rise").startswith(
         "RISE confuses no classes: no wrong mask shows"
     )
