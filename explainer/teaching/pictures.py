@@ -16,6 +16,7 @@ from itertools import cycle
 
 import matplotlib
 import numpy as np
+import torch.nn.functional as F
 from matplotlib.colors import to_rgb
 from PIL import Image
 from torch import Tensor
@@ -24,6 +25,15 @@ from explainer.figures import BRIGHTER, COLOURS, DARKER, overlay
 
 LEVELS = 32
 """The number of levels of a mask: enough for the eye, in few bytes."""
+
+
+def small(panels: Tensor, side: int = 128) -> Tensor:
+    """Return square panels ``(B, K, H, H)`` of at most ``side`` pixels.
+
+    They are on the CPU. A page that draws photographs small stays light.
+    """
+    side = min(panels.shape[-1], side)
+    return F.interpolate(panels, (side, side), mode="area").cpu()
 
 
 def encode(panel: Tensor) -> str:

@@ -64,19 +64,21 @@ def percent(value: float | None) -> str:
     return "no image" if value is None else f"{100 * value:.1f}"
 
 
-def _number(value: float | None, sign: str = "") -> str:
+def number(value: float | None, sign: str = "") -> str:
+    """Return a value with two decimals, with a plus if ``sign`` is "+"."""
     if value is None:
         return "undefined"
     return format(value, f"{sign}.2f").replace("-", "−")
 
 
-def _with_interval(
+def with_interval(
     mean: float | None, ci: Sequence[float] | None, sign: str = ""
 ) -> str:
+    """Return a mean with its interval in brackets."""
     if mean is None or ci is None:
         return "undefined"
-    low, high = (_number(x, sign) for x in ci)
-    return f"{_number(mean, sign)} [{low}, {high}]"
+    low, high = (number(x, sign) for x in ci)
+    return f"{number(mean, sign)} [{low}, {high}]"
 
 
 def score_table(results: Results) -> Table:
@@ -85,7 +87,7 @@ def score_table(results: Results) -> Table:
     for name in methods_of(results):
         row = results[name]
         rows[title(name)] = [
-            *(_with_interval(row[k], row["ci"][k]) for k in MAIN),
+            *(with_interval(row[k], row["ci"][k]) for k in MAIN),
             f"{row['seconds']:.3g}",
             row["n"],
         ]
@@ -112,7 +114,7 @@ def difference_table(results: Results) -> Table:
         for key in MAIN:
             d = results[name]["difference"][key]
             star = " *" if excludes_zero(d) else ""
-            cells.append(_with_interval(d["mean"], d["ci"], "+") + star)
+            cells.append(with_interval(d["mean"], d["ci"], "+") + star)
         rows[title(name)] = cells
     return table([HEADINGS[k] for k in MAIN], rows)
 
@@ -168,7 +170,7 @@ def tries_table(tries: Results, settings: Mapping[str, str]) -> Table:
         rows[title(run).replace("_", " ")] = [
             row.get("step", "–"),
             *("–" if v is None else str(v) for v in values),
-            *(_with_interval(row[k], row["ci"][k]) for k in TRIED),
+            *(with_interval(row[k], row["ci"][k]) for k in TRIED),
         ]
     headings = [HEADINGS[k] for k in TRIED]
     return table(["steps", *settings.values(), *headings], rows)
@@ -184,7 +186,7 @@ def seeds_table(tries: Results) -> Table:
     columns = {k: [tries[run][k] for run in runs] for k in TRIED}
     rows: dict[str, Sequence[object]] = {
         f"seed {tries[run]['settings']['training.seed']}": [
-            _with_interval(tries[run][k], tries[run]["ci"][k]) for k in TRIED
+            with_interval(tries[run][k], tries[run]["ci"][k]) for k in TRIED
         ]
         for run in runs
     }
@@ -207,7 +209,7 @@ def search_table(search: Results) -> Table:
         first = tried[0]  # the defaults
         last = next(t for t in tried if t["options"] == chosen)
         rows[title(name)] = [
-            *(f"{_number(first[k])} → {_number(last[k])}" for k in JUDGED),
+            *(f"{number(first[k])} → {number(last[k])}" for k in JUDGED),
             len(tried),
             search[name].get("n", search["card"]["n"]),
             ", ".join(f"{k} {v}" for k, v in chosen.items())
@@ -240,7 +242,7 @@ def _by_source(values: Iterable[str | None]) -> list[str]:
     ]
 
 
-def _class_scores(
+def class_scores_of(
     results: Results | None, method: str
 ) -> Sequence[Sequence[float | None]] | None:
     """Return a method's class scores, from the authors' file or ours."""
@@ -260,7 +262,7 @@ def class_score_cells(
     There is a row for each class in the image and each mask, "none" or one of
     the K classes. The paper's column has no values here.
     """
-    found = [None, *(_class_scores(r, method) for r in (notebook, ours))]
+    found = [None, *(class_scores_of(r, method) for r in (notebook, ours))]
     rows = {
         f"{row}, mask: {column}": _by_source(
             None if scores is None else percent(scores[r][k])
@@ -279,7 +281,10 @@ def diagonals(notebook: Results | None, ours: Results | None) -> Table:
     """
     rows = {}
     for method in PAPER_METHODS:
-        found = [None, *(_class_scores(r, method) for r in (notebook, ours))]
+        found = [
+            None,
+            *(class_scores_of(r, method) for r in (notebook, ours)),
+        ]
         rows[PAPER_TITLES[method]] = _by_source(
             None
             if scores is None

@@ -17,6 +17,7 @@ from explainer.teaching.pictures import (
     overlay_layers,
     plot,
     pull_layers,
+    small,
 )
 
 
@@ -24,6 +25,13 @@ def decoded(uri: str, mode: str = "RGB") -> torch.Tensor:
     content = base64.b64decode(uri.split(",")[1])
     image = Image.open(io.BytesIO(content)).convert(mode)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+
+
+def test_large_panels_are_averaged_and_small_ones_stay() -> None:
+    halves = torch.tensor([0.0, 1.0]).repeat(1, 1, 4, 2)
+
+    assert torch.equal(small(halves, 2), torch.full((1, 1, 2, 2), 0.5))
+    assert torch.equal(small(halves), halves)
 
 
 def test_an_image_comes_back_as_it_was() -> None:
