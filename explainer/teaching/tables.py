@@ -60,19 +60,21 @@ def percent(value: float | None) -> str:
     return "no image" if value is None else f"{100 * value:.1f}"
 
 
-def _number(value: float | None, sign: str = "") -> str:
+def number(value: float | None, sign: str = "") -> str:
+    """Return a value with two decimals, with a plus if ``sign`` is "+"."""
     if value is None:
         return "undefined"
     return format(value, f"{sign}.2f").replace("-", "−")
 
 
-def _with_interval(
+def with_interval(
     mean: float | None, ci: Sequence[float] | None, sign: str = ""
 ) -> str:
+    """Return a mean with its interval in brackets."""
     if mean is None or ci is None:
         return "undefined"
-    low, high = (_number(x, sign) for x in ci)
-    return f"{_number(mean, sign)} [{low}, {high}]"
+    low, high = (number(x, sign) for x in ci)
+    return f"{number(mean, sign)} [{low}, {high}]"
 
 
 def score_table(results: Results) -> Table:
@@ -81,7 +83,7 @@ def score_table(results: Results) -> Table:
     for name in methods_of(results):
         row = results[name]
         rows[title(name)] = [
-            *(_with_interval(row[k], row["ci"][k]) for k in MAIN),
+            *(with_interval(row[k], row["ci"][k]) for k in MAIN),
             f"{row['seconds']:.3g}",
             row["n"],
         ]
@@ -108,7 +110,7 @@ def difference_table(results: Results) -> Table:
         for key in MAIN:
             d = results[name]["difference"][key]
             star = " *" if excludes_zero(d) else ""
-            cells.append(_with_interval(d["mean"], d["ci"], "+") + star)
+            cells.append(with_interval(d["mean"], d["ci"], "+") + star)
         rows[title(name)] = cells
     return table([HEADINGS[k] for k in MAIN], rows)
 
@@ -204,7 +206,7 @@ def log_table(
             changes(runs[run], runs[first], settings) if first else "–",
             runs[run].get("step", "–"),
             *(
-                _with_interval(tries[run][metric], tries[run]["ci"][metric])
+                with_interval(tries[run][metric], tries[run]["ci"][metric])
                 if run in tries
                 else "–"
                 for tries in files.values()
@@ -225,7 +227,7 @@ def search_table(search: Results) -> Table:
         first = tried[0]  # the defaults
         last = next(t for t in tried if t["options"] == chosen)
         rows[title(name)] = [
-            *(f"{_number(first[k])} → {_number(last[k])}" for k in JUDGED),
+            *(f"{number(first[k])} → {number(last[k])}" for k in JUDGED),
             len(tried),
             search[name].get("n", search["card"]["n"]),
             ", ".join(f"{k} {v}" for k, v in chosen.items())
@@ -258,7 +260,7 @@ def _by_source(values: Iterable[str | None]) -> list[str]:
     ]
 
 
-def _class_scores(
+def class_scores_of(
     results: Results | None, method: str
 ) -> Sequence[Sequence[float | None]] | None:
     """Return a method's class scores, from the authors' file or ours."""
@@ -278,7 +280,7 @@ def class_score_cells(
     There is a row for each class in the image and each mask, "none" or one of
     the K classes. The paper's column has no values here.
     """
-    found = [None, *(_class_scores(r, method) for r in (notebook, ours))]
+    found = [None, *(class_scores_of(r, method) for r in (notebook, ours))]
     rows = {
         f"{row}, mask: {column}": _by_source(
             None if scores is None else percent(scores[r][k])
@@ -313,7 +315,7 @@ def diagonals(
 
 
 def _diagonal(results: Results | None, method: str) -> str | None:
-    scores = _class_scores(results, method)
+    scores = class_scores_of(results, method)
     if scores is None:
         return None
     return " and ".join(map(percent, diagonal_and_rest(scores)))
