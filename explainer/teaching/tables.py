@@ -6,7 +6,6 @@ publish it, and "not run" if a command of the package would measure it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import fmean, stdev
 from typing import Any
 
 from explainer.attribution import (
@@ -30,9 +29,6 @@ HEADINGS = {
 
 METRICS = ("accuracy", "iou", "saliency", "mae")
 """The four metrics of the paper's second table."""
-
-TRIED = ("iou_50", "iou", "mae")
-"""The metrics that compare recipes on validation images."""
 
 JUDGED = ("iou", "accuracy", "mae")
 """The metrics that choose a rival's settings: IoU + accuracy - MAE."""
@@ -152,49 +148,71 @@ def class_score_table(
 # --- recipes and settings that were tried ------------------------------
 
 
-def tries_table(tries: Results, settings: Mapping[str, str]) -> Table:
-    """Return a table of runs: the settings in which they differ, and scores.
+def changes(
+    run: Mapping[str, Any],
+    before: Mapping[str, Any],
+    settings: Mapping[str, tuple[str, object]],
+) -> str:
+    """Return in which settings two runs differ, "NAME OLD → NEW" each.
 
-    There is a row per run. The last rows are the controls, which have no
-    settings. ``tries`` is the results file of a comparison of recipes.
-    ``settings`` gives headings by the dotted names of the settings to show.
-    Settings that no run has are left out.
+    ``run`` and ``before`` are rows of a file of tries. ``settings`` gives a
+    name, and what no value means, by the dotted name of each setting.
+    Settings that only one of the two files has are left out.
     """
-    varied = {k for row in tries.values() for k in row.get("settings", ())}
-    settings = {k: v for k, v in settings.items() if k in varied}
+    old, new = (row.get("settings", {}) for row in (before, run))
+    found = []
+    for key, (name, default) in settings.items():
+        if key in old and key in new and old[key] != new[key]:
+            values = [
+                default if x is None else x for x in (old[key], new[key])
+            ]
+            found.append(f"{name} {' → '.join(map(_setting, values))}")
+    return "; ".join(found)
+
+
+def _setting(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return str(value).replace("-", "−")
+
+
+def log_table(
+    files: Mapping[str, Results],
+    before: Mapping[str, str],
+    settings: Mapping[str, tuple[str, object]],
+    metric: str = "iou_50",
+) -> Table:
+    """Return a log of runs: what each changed, and its score in each file.
+
+    There is a row per run, in the order of the files, and a last one for the
+    ellipse. ``files`` are files of tries by heading. ``before`` names, by
+    run, the run that it is compared with. For ``settings`` see
+    :func:`changes`.
+    """
+    runs: dict[str, Mapping[str, Any]] = {}
+    for tries in files.values():
+        runs |= {run: tries[run] for run in methods_of(tries)}
+    # Each file has the ellipse after its own runs.
+    order = sorted(runs, key="ellipse".__eq__)
+    name = {run: f"{i} {run}" for i, run in enumerate(order, start=1)}
+    name["ellipse"] = "ellipse"
     rows = {}
-    for run in methods_of(tries):
-        row = tries[run]
-        known = row.get("settings", {})
-        values = [known.get(name) for name in settings]
-        rows[title(run).replace("_", " ")] = [
-            row.get("step", "–"),
-            *("–" if v is None else str(v) for v in values),
-            *(with_interval(row[k], row["ci"][k]) for k in TRIED),
+    for run in order:
+        first = before.get(run)
+        rows[name[run]] = [
+            name[first] if first else "–",
+            changes(runs[run], runs[first], settings) if first else "–",
+            runs[run].get("step", "–"),
+            *(
+                with_interval(tries[run][metric], tries[run]["ci"][metric])
+                if run in tries
+                else "–"
+                for tries in files.values()
+            ),
         ]
-    headings = [HEADINGS[k] for k in TRIED]
-    return table(["steps", *settings.values(), *headings], rows)
-
-
-def seeds_table(tries: Results) -> Table:
-    """Return the scores of runs that differ only in their seed.
-
-    The last row is their mean and standard deviation over seeds. The
-    intervals of single runs are over images.
-    """
-    runs = [run for run in methods_of(tries) if "settings" in tries[run]]
-    columns = {k: [tries[run][k] for run in runs] for k in TRIED}
-    rows: dict[str, Sequence[object]] = {
-        f"seed {tries[run]['settings']['training.seed']}": [
-            with_interval(tries[run][k], tries[run]["ci"][k]) for k in TRIED
-        ]
-        for run in runs
-    }
-    rows["mean ± standard deviation"] = [
-        f"{fmean(values):.3f} ± {stdev(values):.3f}"
-        for values in columns.values()
-    ]
-    return table([HEADINGS[k] for k in TRIED], rows)
+    return table(["after", "changed", "steps", *files], rows)
 
 
 def search_table(search: Results) -> Table:
@@ -274,24 +292,33 @@ def class_score_cells(
     return table(SOURCES, rows)
 
 
-def diagonals(notebook: Results | None, ours: Results | None) -> Table:
+def diagonals(
+    notebook: Results | None, ours: Mapping[str, Results | None]
+) -> Table:
     """Return the mean diagonal and rest of each method's class scores.
 
-    Values are in percent, by source.
+    Values are in percent, by source; ``ours`` are our class scores by the
+    name of the experiment.
     """
     rows = {}
     for method in PAPER_METHODS:
-        found = [
-            None,
-            *(class_scores_of(r, method) for r in (notebook, ours)),
+        theirs = _diagonal(notebook, method) or NOT_AVAILABLE
+        rows[PAPER_TITLES[method]] = [
+            NOT_AVAILABLE,
+            theirs,
+            *(
+                _diagonal(scores, method) or NOT_RUN
+                for scores in ours.values()
+            ),
         ]
-        rows[PAPER_TITLES[method]] = _by_source(
-            None
-            if scores is None
-            else " and ".join(map(percent, diagonal_and_rest(scores)))
-            for scores in found
-        )
-    return table(SOURCES, rows)
+    return table([*SOURCES[:2], *(f"ours, {name}" for name in ours)], rows)
+
+
+def _diagonal(results: Results | None, method: str) -> str | None:
+    scores = class_scores_of(results, method)
+    if scores is None:
+        return None
+    return " and ".join(map(percent, diagonal_and_rest(scores)))
 
 
 def score_cells(

@@ -9,20 +9,20 @@ from explainer.teaching.tables import (
     METRICS,
     NOT_AVAILABLE,
     NOT_RUN,
+    changes,
     class_score_cells,
     class_score_table,
     diagonals,
     difference_table,
     excludes_zero,
     find,
+    log_table,
     places,
     rank,
     read_results,
     score_cells,
     score_table,
     search_table,
-    seeds_table,
-    tries_table,
 )
 
 MAIN = ("accuracy", "iou", "iou_50", "saliency", "mae")
@@ -68,32 +68,45 @@ def test_differences_are_starred_where_they_exclude_zero() -> None:
     assert not excludes_zero({"ci": None})
 
 
-def test_tries_stand_beside_what_they_differ_in() -> None:
-    tries = {
-        "run_b": method(
-            0.5, step=700, settings={"w.a": 0.25, "w.b": None, "fill": "x"}
-        ),
+SETTINGS = {"w.a": ("λ", 1), "scale": ("magnified", 1), "on": ("on", False)}
+
+
+def test_a_run_is_logged_by_what_it_changed() -> None:
+    first = {"settings": {"w.a": 0.25, "scale": None, "on": True}}
+    second = {"settings": {"w.a": 0.25, "scale": 1.4, "on": None}}
+    expected = "magnified 1 → 1.4; on yes → no"
+    assert changes(second, first, SETTINGS) == expected
+    assert changes(first, first, SETTINGS) == ""
+    averaged = {"settings": {"scale": 1.4, "mean": ["a", "b"]}}
+    names = {**SETTINGS, "mean": ("mean of", "one")}
+    # Of what only one of two files has, nothing is known.
+    assert changes(averaged, second, names) == ""
+    start = {"settings": {"mean": None}}
+    assert changes(averaged, start, names) == "mean of one → a, b"
+
+
+def test_a_log_has_a_row_per_run_and_the_ellipse_last() -> None:
+    first = {
+        "a": method(0.4, step=700, settings={"w.a": -1.5}),
         "ellipse": method(0.3),
         "card": {},
     }
-    headings = {"w.a": "λ", "w.b": "β", "fill": "fill", "shared": "shared"}
-    shown = tries_table(tries, headings)
-    assert "shared" not in shown.columns
-    assert shown.columns[:4] == ["steps", "λ", "β", "fill"]
-    assert shown.rows["run b"][:4] == [700, "0.25", "–", "x"]
-    assert shown.rows["run b"][4] == "0.50 [0.40, 0.60]"
-    assert shown.rows["ellipse"][:4] == ["–", "–", "–", "–"]
-
-
-def test_seeds_end_with_their_mean_and_deviation() -> None:
-    tries = {
-        f"run_{seed}": method(value, settings={"training.seed": seed})
-        for seed, value in ((7, 0.4), (8, 0.5), (9, 0.6))
+    second = {
+        "a": method(0.5, step=700, settings={"w.a": -1.5}),
+        "b": method(0.6, step=90, settings={"w.a": 2}),
+        "ellipse": method(0.3),
+        "card": {},
     }
-    shown = seeds_table({**tries, "ellipse": method(0.1), "card": {}})
-    assert list(shown.rows)[:3] == ["seed 7", "seed 8", "seed 9"]
-    assert set(shown.rows["mean ± standard deviation"]) == {"0.500 ± 0.100"}
-    assert len(shown.rows) == 4
+    shown = log_table({"1st": first, "2nd": second}, {"b": "a"}, SETTINGS)
+    assert shown.columns == ["after", "changed", "steps", "1st", "2nd"]
+    assert list(shown.rows) == ["1 a", "2 b", "ellipse"]
+    assert shown.rows["1 a"] == [
+        "–", "–", 700, "0.40 [0.30, 0.50]", "0.50 [0.40, 0.60]"
+    ]  # fmt: skip
+    assert shown.rows["2 b"] == [
+        "1 a", "λ −1.5 → 2", 90, "–", "0.60 [0.50, 0.70]"
+    ]  # fmt: skip
+    assert shown.rows["ellipse"][:3] == ["–", "–", "–"]
 
 
 def test_a_search_shows_the_choice_and_not_the_best_of_one_metric() -> None:
@@ -173,11 +186,15 @@ def test_class_scores_cell_by_cell() -> None:
 
 
 def test_diagonals() -> None:
-    shown = diagonals(NOTEBOOK, OURS).rows
+    found = diagonals(NOTEBOOK, {"small": OURS, "large": None})
+    assert found.columns[2:] == ["ours, small", "ours, large"]
+    shown = found.rows
     assert len(shown) == len(PAPER_METHODS)
     # (0.4 + 0.3) / 2 and (0.1 + 0.2) / 2; the second row has no image.
-    assert shown["RISE"] == [NOT_AVAILABLE, "35.0 and 15.0", "12.5 and 0.0"]
-    assert shown["EP"] == [NOT_AVAILABLE, NOT_AVAILABLE, NOT_RUN]
+    assert shown["RISE"] == [
+        NOT_AVAILABLE, "35.0 and 15.0", "12.5 and 0.0", NOT_RUN
+    ]  # fmt: skip
+    assert shown["EP"] == [NOT_AVAILABLE, NOT_AVAILABLE, NOT_RUN, NOT_RUN]
 
 
 def test_scores_cell_by_cell() -> None:
