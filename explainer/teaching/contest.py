@@ -398,14 +398,20 @@ def ratio_table(sources: Mapping[str, Results | None]) -> Table:
             scores = class_scores_of(results, method)
             if scores is None:
                 theirs = results is not None and "methods" in results
-                cells += [NOT_AVAILABLE if theirs else NOT_RUN] * 3
+                cells += [NOT_AVAILABLE if theirs else NOT_RUN, "–", "–"]
             else:
                 own, rest = diagonal_and_rest(scores)
                 cells += [percent(own), percent(rest), f"{own / rest:.2f}"]
-        if method != "untrained" or set(cells) - {NOT_RUN, NOT_AVAILABLE}:
+        if method != "untrained" or set(cells) - {
+            NOT_RUN,
+            NOT_AVAILABLE,
+            "–",
+        }:
             rows[title(method)] = cells
-    parts = ("diagonal", "rest", "ratio")
-    return table([f"{s}: {p}" for s in sources for p in parts], rows)
+    headings = [
+        text for s in sources for text in (f"{s}: diagonal", "rest", "ratio")
+    ]
+    return table(headings, rows)
 
 
 def class_score_verdict(results: Results | None) -> str:

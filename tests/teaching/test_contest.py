@@ -277,15 +277,13 @@ def test_ratios_by_source() -> None:
         "card": {},
     }
     shown = ratio_table({"theirs": notebook, "ours": ours, "none": None})
-    assert shown.columns[:3] == [
-        *("theirs: diagonal", "theirs: rest", "theirs: ratio")
-    ]
+    assert shown.columns[:3] == [*("theirs: diagonal", "rest", "ratio")]
     assert shown.rows["RISE"] == [
         *("40.0", "10.0", "4.00"),
         *("50.0", "25.0", "2.00"),
-        *(NOT_RUN,) * 3,
+        *(NOT_RUN, "–", "–"),
     ]
-    assert shown.rows["ellipse"][:3] == [NOT_AVAILABLE] * 3
+    assert shown.rows["ellipse"][:3] == [NOT_AVAILABLE, "–", "–"]
     assert shown.rows["ellipse"][3:6] == ["40.0", "40.0", "1.00"]
     assert "untrained" not in shown.rows
     with_it = ratio_table({"ours": {"untrained": scores(0.4, 0.2)}})
