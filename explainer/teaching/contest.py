@@ -252,6 +252,43 @@ def per_class_verdict(results: Results | None) -> str:
     )
 
 
+def headline(
+    boards: Mapping[str, Results | None], speed: Results | None
+) -> str:
+    """Return how good and how fast the Explainer is, beside its rivals.
+
+    ``boards`` has a scoreboard for each kind of test images ("drawn scenes");
+    ``speed`` holds seconds per image of each method. A rival is compared on
+    the images that it shares with the Explainer.
+    """
+    parts = []
+    for images, board in boards.items():
+        if not board:
+            parts.append(f"on {images}: {NOT_RUN}")
+            continue
+        found = gains(board, "iou", PAPER_METHODS[1:])
+        best = max(found, key=lambda m: found[m])
+        own, n = board["explainer"]["iou"], board["explainer"]["n"]
+        parts.append(
+            f"on {n} {images} {number(own)} for the Explainer and "
+            f"{number(own + found[best])} for the best of its {len(found)} "
+            f"rivals, {title(best)}"
+        )
+    text = (
+        "Mean overlap of the masks with the true objects (IoU, at most 1): "
+        f"{'; '.join(parts)}."
+    )
+    seconds = find(speed, "seconds_per_image")
+    if seconds:
+        slower = sorted(seconds[m] / seconds["explainer"] for m in RIVALS
+                        if m in seconds)  # fmt: skip
+        text += (
+            f" For a scene the Explainer takes {seconds['explainer']:.1g} s, "
+            f"the others {slower[0]:.1f} to {slower[-1]:.0f} times as long."
+        )
+    return text
+
+
 # --- budgets and tries ---------------------------------------------------
 
 COUNTS = {"n_masks": "masks", "iterations": "iterations", "steps": "steps"}
