@@ -80,6 +80,29 @@ def ready(
     return rows
 
 
+def needs_table() -> Table:
+    """Return what each method needs of the classifier, and who is trained."""
+    trained = [
+        "in training only",
+        "in training only",
+        "no, but ours starts from them",
+        "yes",
+    ]
+    to_image = ["yes", "yes, to the image", "no", "no"]
+    rows = {
+        "explainer": trained,
+        "grad_cam": ["yes", "yes, to one layer", "yes, one", "no"],
+        "rise": ["yes", "no", "no", "no"],
+        "extremal_perturbation": to_image,
+        "igos": to_image,
+        "rtis": trained,
+    }
+    return table(
+        ["outputs", "gradients", "inner layers", "a training"],
+        {title(m): cells for m, cells in rows.items()},
+    )
+
+
 def listed(names: Sequence[str]) -> str:
     """Return names as in a sentence: "a, b and c"; "nobody" if empty."""
     *most, last = names or ["nobody"]

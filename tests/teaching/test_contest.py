@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from explainer.attribution import METHODS
+from explainer.attribution import METHOD_TITLES, METHODS, PAPER_METHODS
 from explainer.checkpoints import load_classifier
 from explainer.evaluation.class_scores import diagonal_and_rest
 from explainer.presets import PRESETS
@@ -23,6 +23,7 @@ from explainer.teaching.contest import (
     headline,
     listed,
     metric_verdict,
+    needs_table,
     per_class_table,
     per_class_verdict,
     ratio_table,
@@ -53,6 +54,12 @@ def board(**gains: float) -> dict[str, Any]:
         **{name: row(gain) for name, gain in gains.items()},
         "card": {},
     }
+
+
+def test_all_of_the_papers_methods_have_needs() -> None:
+    rows = needs_table().rows
+    assert list(rows) == [METHOD_TITLES[m] for m in PAPER_METHODS]
+    assert [m for m, cells in rows.items() if cells[1] == "no"] == ["RISE"]
 
 
 def test_names_as_in_a_sentence() -> None:
