@@ -11,6 +11,12 @@ from itertools import pairwise
 SHORT = 5
 """Most lines of code, blank ones left out, above a page's first picture."""
 
+NOTE = re.compile(
+    r"\*About (\d+) minutes\. Computed on this page: [^.]+\. "
+    r"Read from results files: (nothing|[^*]*`[^*]+)\.\*$"
+)
+"""The last paragraph of a title cell, its lines joined."""
+
 
 def broken_rules(text: str, install_cell: str) -> list[str]:
     """Return a sentence for each rule that the notebook ``text`` breaks.
@@ -24,6 +30,8 @@ def broken_rules(text: str, install_cell: str) -> list[str]:
     return [
         *_file_rules(text, notebook),
         *_prose_rules(cells, prose),
+        *_note_rules(prose, code),
+        *_solution_rules(cells),
         *_code_rules(code, install_cell),
         *_first_screen_rules(cells),
     ]
@@ -77,6 +85,51 @@ def _prose_rules(cells: list[dict], prose: list[str]) -> list[str]:
     return broken
 
 
+def _note_rules(prose: list[str], code: list[str]) -> list[str]:
+    """Return sentences on the note in italics that closes the first cell."""
+    note = NOTE.search(" ".join(prose[0].split())) if prose else None
+    if note is None:
+        return ["does not close its first cell with the standard note"]
+    broken = []
+    minutes, read = int(note[1]), note[2]
+    titles = [cell.startswith("## Exercises") for cell in prose]
+    before = prose[: titles.index(True)] if any(titles) else prose
+    words = len(" ".join(before).split())
+    if not words / 200 <= minutes <= words / 100 + 10:
+        broken.append(f"says {minutes} minutes of its {words} words")
+    reads = re.search(
+        r"\b(read_results|results_file|read_json)\(", "\n".join(code)
+    )
+    if reads and read == "nothing":
+        broken.append("reads a results file that its note does not name")
+    if not reads and read != "nothing":
+        broken.append("reads no results file, but its note names one")
+    return broken
+
+
+def _solution_rules(cells: list[dict]) -> list[str]:
+    """Return a sentence for each exercise without a folded solution."""
+    texts = [_source(cell) for cell in cells]
+    titles = [text.startswith("## Exercises") for text in texts]
+    if not any(titles):
+        return []  # another rule asks for them
+    at = titles.index(True)
+    numbers = re.findall(r"^(\d+)\. ", texts[at], re.MULTILINE)
+    solved = {
+        match[1]
+        for cell, text in zip(cells[at + 1 :], texts[at + 1 :], strict=True)
+        if (
+            match := re.match(r"(?::::\{dropdown\}|#) Solution (\d+)\b", text)
+        )
+        and (cell["cell_type"] == "markdown" or _is_folded(cell))
+    }
+    return [
+        f"has no folded solution of exercise {number}"
+        for number in numbers
+        if number not in solved
+    ]
+
+
 def _code_rules(code: list[str], install_cell: str) -> list[str]:
     broken = []
     if not code or code[0] != install_cell:
@@ -118,7 +171,8 @@ def _first_screen_rules(cells: list[dict]) -> list[str]:
 
 
 def _is_folded(cell: dict) -> bool:
-    return "hide-input" in cell["metadata"].get("tags", [])
+    tags = cell["metadata"].get("tags", [])
+    return bool({"hide-input", "hide-cell"} & set(tags))
 
 
 def _has_alt(cell: dict) -> bool:

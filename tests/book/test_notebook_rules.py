@@ -60,15 +60,23 @@ def code(name, source):
     }
 
 
+NOTE = (
+    "*About 3 minutes. Computed on this page: all\nmasks. Read from results "
+    "files: nothing.*"
+)
+READS = "*About 3 minutes. Computed on this page: nothing. Read from results "
+FOLDED = {"metadata": {"tags": ["hide-cell"]}}
 GOOD = {
     "cells": [
-        markdown("title", "# Masks\n\n**Where does it look?**"),
+        markdown("title", f"# Masks\n\n**Where does it look?**\n\n{NOTE}"),
         code("install", INSTALL),
         markdown("one", "## One\n\n### Two\n\n![A cat](_static/cat.png)"),
         code("preset", 'PRESET = "scenes"'),
         code("check", "assert 1 + 1 == 2"),
         markdown("summary", "## Summary\n\nIt looks there."),
-        markdown("exercises", "## Exercises\n\n1. Where else?"),
+        markdown("exercises", "## Exercises\n\n1. Where else?\n2. Why?"),
+        markdown("hint", ":::{dropdown} Solution 1\nNowhere.\n:::"),
+        code("solution", "# Solution 2\nprint(2)") | FOLDED,
     ],
     "metadata": {"kernelspec": {"name": "python3"}},
     "nbformat": 4,
@@ -106,6 +114,24 @@ def test_a_good_notebook_breaks_no_rule():
         (4, "source", ["!pip install x\n", "assert 1"], "shell command"),
         (5, "source", ["## Conclusion"], "close with"),
         (6, "source", ["Nothing to do."], "close with"),
+        (0, "source", ["# Masks\n\n**Where?**"], "standard note"),
+        (0, "source", [f"# M\n\n**W?**\n\n{NOTE}\n\nMore."], "standard"),
+        (0, "source", [f"# M\n\n**W?**\n\n{NOTE}".replace("3", "30")], "30"),
+        (
+            0,
+            "source",
+            [f"# M\n\n**W?**\n\n{READS}files: a table (`a.json`).*"],
+            "its note names one",
+        ),
+        (
+            4,
+            "source",
+            ['assert read_results("a.json")'],
+            "note does not name",
+        ),
+        (7, "source", ["Solution 1"], "of exercise 1"),
+        (8, "metadata", {}, "of exercise 2"),
+        (8, "source", ["# Solution 3"], "of exercise 2"),
     ],
 )
 def test_a_broken_rule_is_named(cell, field, value, complaint):
@@ -135,6 +161,15 @@ def test_code_before_the_first_picture_is_folded(tags, source, complaint):
 
     assert bool(broken) == bool(complaint)
     assert complaint is None or complaint in " ".join(broken)
+
+
+def test_what_is_read_from_results_files_is_named():
+    notebook = copy.deepcopy(GOOD)
+    title = f"# Masks\n\n**Where?**\n\n{READS}files: a table (`a.json`).*"
+    notebook["cells"][0]["source"] = [title]
+    notebook["cells"][4]["source"] = ['assert read_results("a.json")']
+
+    assert broken_rules(dump(notebook), INSTALL) == []
 
 
 def test_file_layout_and_kernel_are_checked():
