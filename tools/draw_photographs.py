@@ -1,11 +1,11 @@
 """Draw ``book/_static/photographs.webp``, the first picture of the book.
 
 Run from anywhere, on an idle machine, with OMP_NUM_THREADS=1: ``python
-tools/draw_photographs.py``. It takes minutes, and says above each mask how many
-seconds the mask took. Captions in book/intro.md and README.md describe it. The
-photographs are the cat and the astronaut of scikit-image, which are free (CC0
-and public domain); the networks are those that come with the package. VOC's
-and COCO's photographs may not be published here.
+tools/draw_photographs.py``. It takes minutes, and says above each mask how
+many seconds the mask took. Captions in book/intro.md and README.md describe
+it. The photographs are the cat and the astronaut of scikit-image, which are
+free (CC0 and public domain); the networks are those that come with the
+package. VOC's and COCO's photographs may not be published here.
 """
 
 import io
