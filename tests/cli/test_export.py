@@ -22,7 +22,7 @@ def test_a_run_becomes_one_file(
         *("--explainer", runs / "explainer"),
     )
 
-    assert f"{file} (2.1 MB)" in out
+    assert f"{file} (2.2 MB)" in out
     model = onnx.load(file)
     assert [value.name for value in model.graph.input] == ["image"]
     assert [value.name for value in model.graph.output] == [

@@ -51,7 +51,7 @@ def stopped(warm: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stopped") / "run"
     code = STOPPED.format(arguments=[*TRAINING, str(folder)])
     assert warm.run(python=code).code == 3
-    assert (folder / "training" / "last.pt").is_file()
+    assert (folder / "stage-1" / "last.pt").is_file()
     return folder
 
 
@@ -69,7 +69,7 @@ def test_training_keeps_its_last_checkpoint(
     shutil.copytree(stopped, run)
     before = contents(run)
     ended = warm.explainer(*TRAINING, run, largest=50_000)
-    assert str(run / "training/model.safetensors") in ended.sentence
+    assert str(run / "stage-1/model.safetensors") in ended.sentence
     assert "make room" in ended.sentence
     assert contents(run) == before
     # With room again, it resumes to the same end.
