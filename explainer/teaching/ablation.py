@@ -183,6 +183,24 @@ def mask_rows(
 # --- sentences on the ablation -------------------------------------------
 
 
+def trained_with(results: Results | None) -> str:
+    """Return how long, on what and where the networks were trained."""
+    if results is None:
+        return ""
+    card, variants = results["card"], results["variants"]
+    training = card["training"]
+    counts = [len(row["iou"]["seeds"]) for row in variants.values()]
+    seeds = f"{min(counts)} to {max(counts)}".removeprefix(
+        f"{max(counts)} to "
+    )
+    return (
+        f"{len(variants)} losses, seeds of each: {seeds}; "
+        f"{training['steps']:,} steps of {training['batch_size']} images; "
+        f"measured on {card['n']} test images; {card['gpu'] or card['cpu']}, "
+        f"commit {card['commit'][:7]}."
+    )
+
+
 def without(results: Results | None, variant: str) -> str:
     """Return what happens without a term, in two sentences."""
     if results is None or variant not in results["variants"]:

@@ -21,6 +21,7 @@ from explainer.teaching.ablation import (
     mask_rows,
     masks_table,
     seed_ranges,
+    trained_with,
     verdict,
     without,
 )
@@ -88,6 +89,25 @@ def test_verdict_names_nulls_and_a_single_seed() -> None:
     assert "one seed per variant" in found
     worse = {name.replace("-", "_"): {"iou": 0.1} for name in NAMES}
     assert "**Not missed here.** None." in verdict(results(**worse))
+
+
+def test_the_training_is_told_with_its_hardware_and_commit() -> None:
+    found = results()
+    found["card"] = {
+        "training": {"steps": 1200, "batch_size": 16},
+        "n": 500,
+        "gpu": None,
+        "cpu": "a processor",
+        "commit": "0123456789",
+    }
+    assert trained_with(found) == (
+        "8 losses, seeds of each: 3; 1,200 steps of 16 images; measured on "
+        "500 test images; a processor, commit 0123456."
+    )
+    full = found["variants"]["full"]["iou"]
+    full["seeds"] = full["seeds"][:1]
+    assert "seeds of each: 1 to 3;" in trained_with(found)
+    assert trained_with(None) == ""
 
 
 def test_without_tells_clear_changes_and_others() -> None:
