@@ -379,8 +379,9 @@ class DeepLab(nn.Module):
         """
         if self.training and len(images) == 1:
             raise UserError(
-                "DeepLab cannot train on a batch of one image, for batch "
-                "norm needs two; choose a larger batch size, or more images"
+                "DeepLab cannot train on a batch of one image, because "
+                "batch norm needs two; choose a larger batch size, or "
+                "more images"
             )
         out: Tensor = self.network((images - self.mean) / self.std)["out"]
         return out

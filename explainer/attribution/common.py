@@ -145,5 +145,5 @@ def final_scaling(
     """
     scale = SCALINGS[scaling]
     if not power > 0:
-        raise ValueError(f"the power of a mask is positive, not {power}")
+        raise ValueError(f"power must be above 0, not {power}")
     return lambda maps: scale(maps) ** power

@@ -396,13 +396,15 @@ def extremal_perturbation(
     """
     rewarded, how = REWARDS[reward], VARIANTS[variant]
     if not areas or not all(0 < a <= 1 for a in areas):
-        raise ValueError(f"areas are shares of the image, not {areas}")
+        raise ValueError(
+            f"areas must be shares of the image (0 to 1), not {areas}"
+        )
     if not min(step, sigma) > 0:
         raise ValueError(
-            f"step and sigma are lengths above 0, not {step} and {sigma}"
+            f"step and sigma must be above 0, not {step} and {sigma}"
         )
     if levels < 2:
-        raise ValueError(f"a pyramid has at least 2 levels, not {levels}")
+        raise ValueError(f"EP needs at least 2 levels, not {levels}")
     scaled = final_scaling(scaling, power)
     height, width = images.shape[-2:]
     scale = width / WIDTH

@@ -474,7 +474,8 @@ def igos(
     how = VARIANTS[variant]
     if steps < 1 or (cells is not None and cells < 1):
         raise ValueError(
-            f"at least one step and one cell, not {steps} and {cells}"
+            f"iGOS++ needs at least one step and one cell, not {steps} "
+            f"and {cells}"
         )
     scaled = final_scaling(scaling, power)
     height, width = images.shape[-2:]

@@ -114,10 +114,11 @@ def rise(
     if score not in ("probability", "logit"):
         raise ValueError(f"no score {score!r}; known: probability, logit")
     if not 0 < p < 1:
-        raise ValueError(f"p lies between 0 and 1, and is neither; not {p}")
+        raise ValueError(f"p must be above 0 and below 1, not {p}")
     if min(n_masks, cells) < 1:
         raise ValueError(
-            f"at least one mask and one cell, not {n_masks} and {cells}"
+            f"RISE needs at least one mask and one cell, not {n_masks} "
+            f"and {cells}"
         )
     scaled = final_scaling(scaling, power)
     height, width = images.shape[-2:]

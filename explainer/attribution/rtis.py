@@ -59,7 +59,7 @@ def rtis(
     as input and returns one mask per pass.
     """
     if not sharpen > 0:
-        raise ValueError(f"masks are sharpened by more than 0, not {sharpen}")
+        raise ValueError(f"sharpen must be above 0, not {sharpen}")
     masks = explainer(classifier, images, targets, network=network)
     if sharpen == 1:
         return masks

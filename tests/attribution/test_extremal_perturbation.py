@@ -411,10 +411,10 @@ def test_an_unknown_reward_is_named(patch_model, stripes):
     ("options", "says"),
     [
         ({"variant": "theirs"}, "no variant of EP 'theirs'; known: ours, to"),
-        ({"areas": ()}, "areas are shares of the image"),
-        ({"areas": (0.1, 30)}, "areas are shares of the image"),
-        ({"sigma": 0}, "lengths above 0, not 7 and 0"),
-        ({"step": 0}, "lengths above 0, not 0 and 21"),
+        ({"areas": ()}, "areas must be shares of the image"),
+        ({"areas": (0.1, 30)}, "areas must be shares of the image"),
+        ({"sigma": 0}, "must be above 0, not 7 and 0"),
+        ({"step": 0}, "must be above 0, not 0 and 21"),
         ({"levels": 1}, "at least 2 levels, not 1"),
     ],
 )

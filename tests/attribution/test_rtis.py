@@ -203,7 +203,7 @@ def test_the_attribution_is_one_pass_of_its_network():
 @pytest.mark.parametrize("sharpen", [0, -1, float("nan")])
 def test_sharpening_by_nothing_is_refused(sharpen):
     """0 times the infinite logit of an absent class is no number."""
-    with pytest.raises(ValueError, match="sharpened by more than 0"):
+    with pytest.raises(ValueError, match="sharpen must be above 0"):
         rtis(None, None, LABELS, network=None, sharpen=sharpen)
 
 
