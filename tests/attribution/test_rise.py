@@ -187,7 +187,7 @@ def test_an_unknown_score_is_refused(draw):
 @pytest.mark.parametrize("p", [0.0, 1.0, -0.1, 1.5, float("nan")])
 def test_masks_that_hide_all_or_nothing_are_refused(draw, p):
     weight, image = random_problem(draw)
-    with pytest.raises(ValueError, match="p lies between 0 and 1"):
+    with pytest.raises(ValueError, match="p must be above 0 and below 1"):
         rise(Linear(weight), image, torch.ones(1, 2), p=p)
 
 
