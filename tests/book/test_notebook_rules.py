@@ -13,7 +13,7 @@ NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
 INSTALL = install_cell("me/book", "1.0")
 
 
-WITHOUT_NOTE = {"07_smoothness", "08_playground", "09_ablation"}
+WITHOUT_NOTE = {"09_ablation"}
 """Pages that still lack the standard note."""
 
 
