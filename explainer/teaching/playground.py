@@ -147,6 +147,18 @@ def optimise_mask(
     )
 
 
+def enlarging(cells: int, size: int) -> Tensor:
+    """Return the matrix ``(size, cells)`` of bicubic interpolation.
+
+    A grid ``(cells, cells)`` is enlarged by one product from the left and one
+    from the right, which costs far less than :func:`F.interpolate`.
+    """
+    each = torch.eye(cells)[None, None]
+    return F.interpolate(
+        each, (size, cells), mode="bicubic", align_corners=False
+    )[0, 0]
+
+
 def _same_noise(images: Tensor) -> list[torch.Generator]:
     """Return a generator per image, all in the same state.
 
@@ -183,12 +195,13 @@ def _optimise(
     logits = start[:, :, None, None].repeat(1, 1, cells, cells)
     logits.requires_grad_(True)
     optimizer = torch.optim.Adam([logits], lr=LEARNING_RATE)
+    down, along = (
+        enlarging(cells, size).to(logits) for size in images.shape[-2:]
+    )
 
     def class_masks() -> Tensor:
         # Sigmoid last: edges may be sharper than the grid.
-        return F.interpolate(
-            logits, images.shape[-2:], mode="bicubic", align_corners=False
-        ).sigmoid()
+        return (down @ logits @ along.mT).sigmoid()
 
     def loss() -> Loss:
         return explainer_loss(
@@ -257,8 +270,8 @@ def fine_tune(
 
     ``network`` and the mode of ``classifier`` are unchanged. ``images`` ``(B,
     3, H, W)`` and ``labels`` ``(B, C)`` are held out; ``on_progress`` is
-    called about twenty times with the number of steps taken. The run's folder
-    is temporary.
+    called at most twenty times with the number of steps taken. The run's
+    folder is temporary.
     """
     copy = deepcopy(network).requires_grad_(True)
 
@@ -288,7 +301,7 @@ def fine_tune(
                 steps=steps,
                 batch_size=batch_size,
                 learning_rate=1e-3,
-                eval_every=max(1, steps // 20),
+                eval_every=-(-steps // 20),
             ),
             folder=folder,
             config={},
@@ -327,12 +340,12 @@ DIALS = {
 """The dials: a field of :class:`LossWeights`, and its label."""
 
 STOPS: dict[str, tuple[float, ...]] = {
-    "entropy": (0, 0.5, 1, 2, 3, 5, 8),
-    "bound": (0, 0.3, 0.8, 1, 3),
-    "target_area": (0, 0.01, 0.1, 0.3, 0.6, 1, 2),
-    "non_target_area": (0, 0.1, 0.3, 0.5, 1),
-    "smoothness": (0, 0.1, 0.3, 1, 3),
-    "a": (0, 0.05, 0.1, 0.15, 0.2),
+    "entropy": (0, 1, 2, 3, 5, 8),
+    "bound": (0, 0.8, 1, 3),
+    "target_area": (0, 0.01, 0.1, 0.3, 0.6, 2),
+    "non_target_area": (0, 0.3, 0.5, 1),
+    "smoothness": (0, 0.1, 1, 3),
+    "a": (0, 0.05, 0.1, 0.2),
     "b": (0.05, 0.1, 0.2, 0.3, 0.5),
 }
 PAIR = ("entropy", "target_area")

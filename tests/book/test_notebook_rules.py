@@ -13,15 +13,8 @@ NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
 INSTALL = install_cell("me/book", "1.0")
 
 
-WITHOUT_NOTE = {"07_smoothness", "08_playground"}
-"""Pages that still lack the standard note."""
-
-
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_chapter_keeps_to_the_rules(path, request):
-    if path.stem in WITHOUT_NOTE:
-        why = "has no standard note yet"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=why))
+def test_chapter_keeps_to_the_rules(path):
     text = path.read_text(encoding="utf-8")
 
     assert broken_rules(text, install_cell(*current())) == []

@@ -5,6 +5,7 @@ from itertools import product
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from explainer.classifiers import Classifier, frozen, small_cnn
@@ -17,6 +18,7 @@ from explainer.teaching.playground import (
     STOPS,
     TERMS,
     Optimised,
+    enlarging,
     fine_tune,
     optimise_mask,
     playground_frames,
@@ -51,6 +53,17 @@ def image() -> Tensor:
 
 LABELS = torch.tensor([[1.0, 0.0, 1.0]])
 QUICK = LossWeights(smoothness=0.1, target_area=0.6, b=0.2)
+
+
+def test_enlarging_is_bicubic_interpolation() -> None:
+    grid = torch.rand(2, 3, 8, 8, generator=torch.manual_seed(0))
+
+    enlarged = enlarging(8, 20) @ grid @ enlarging(8, 32).mT
+
+    expected = F.interpolate(
+        grid, (20, 32), mode="bicubic", align_corners=False
+    )
+    torch.testing.assert_close(enlarged, expected)
 
 
 @pytest.mark.parametrize("multi_label", [True, False])
@@ -193,7 +206,7 @@ def test_page_has_each_dial_the_pair_and_the_presets(
         steps=1,
     ).html
 
-    assert page.count('{"at":') == 2 * (49 + 5 * 4 + 4)
+    assert page.count('{"at":') == 2 * (36 + 4 * 3 + 4 + 4)
     assert all(name in page for name in DIALS.values())
     assert '"no entropy":{"1":0,' in page
     assert len(page) < 1_000_000
