@@ -531,6 +531,46 @@ def confusions(
     return sorted(cells, key=lambda cell: -cell[2])
 
 
+def seeds_table(seeds: Results | None) -> Table | str:
+    """Return how each seed's Explainer scores on validation images.
+
+    ``seeds`` is a file ``seeds_PRESET.json``.
+    """
+    if seeds is None:
+        return NOT_RUN
+    columns = ["IoU", "weakest own mask", "strongest wrong mask"]
+    rows = {
+        f"seed {seed}": [
+            number(run["masks"]["iou"]),
+            percent(run["least_own"]),
+            percent(run["greatest_other"]),
+        ]
+        for seed, run in seeds["runs"].items()
+    }
+    return table(columns, rows)
+
+
+def seeds_verdict(seeds: Results | None) -> str:
+    """Return how many seeds tell classes apart, and which one was taken."""
+    if seeds is None:
+        return f"The Explainer's seeds: {NOT_RUN}."
+    runs = seeds["runs"]
+    apart = [seed for seed, run in runs.items() if run["tells_apart"]]
+    best = max(runs, key=lambda seed: runs[seed]["masks"]["iou"])
+    chosen = str(seeds["chosen"])
+    return (
+        f"Of {len(runs)} trainings that differ in their seed alone, "
+        f"{len(apart) or 'none'} tell{'s' * (len(apart) == 1)} all classes "
+        f"apart. The package has seed {chosen}"
+        + (
+            ", which also has the highest IoU."
+            if chosen == best
+            else f"; the highest IoU is that of seed {best}, so the IoU "
+            "does not show the confusion."
+        )
+    )
+
+
 def confusion_verdict(results: Results | None, method: str) -> str:
     """Return a method's confusions in words, and its weakest own mask."""
     scores = class_scores_of(results, method)

@@ -29,6 +29,8 @@ from explainer.teaching.contest import (
     ratio_table,
     ready,
     scoreboard_verdict,
+    seeds_table,
+    seeds_verdict,
     tried_table,
 )
 from explainer.teaching.tables import METRICS, NOT_AVAILABLE, NOT_RUN
@@ -312,6 +314,34 @@ def test_confusions_are_cells_brighter_than_half_their_diagonal() -> None:
     ]
     assert confusions(table) == [(0, 2, 0.5), (1, 0, 0.1)]
     assert confusions(table, share=0.9) == [(1, 0, 0.1)]
+
+
+def run(own: float, other: float, iou: float) -> dict[str, object]:
+    return {
+        "least_own": own,
+        "greatest_other": other,
+        "tells_apart": other < 0.25,
+        "masks": {"iou": iou},
+    }
+
+
+def test_seeds_are_told_apart_by_class_scores() -> None:
+    runs = {"1": run(0.9, 0.18, 0.83), "2": run(0.81, 0.9, 0.84)}
+    found = {"chosen": 1, "runs": runs}
+    assert seeds_verdict(found) == (
+        "Of 2 trainings that differ in their seed alone, 1 tells all classes "
+        "apart. The package has seed 1; the highest IoU is that of seed 2, "
+        "so the IoU does not show the confusion."
+    )
+    shown = seeds_table(found)
+    assert not isinstance(shown, str)
+    assert shown.rows["seed 2"] == ["0.84", "81.0", "90.0"]
+    runs["2"] = run(0.81, 0.9, 0.8)
+    assert seeds_verdict(found).endswith("which also has the highest IoU.")
+    runs["1"] = run(0.8, 0.4, 0.83)
+    assert "none tell all classes" in seeds_verdict(found)
+    assert seeds_table(None) == NOT_RUN
+    assert NOT_RUN in seeds_verdict(None)
 
 
 def test_confusions_in_words() -> None:
