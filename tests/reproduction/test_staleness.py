@@ -19,20 +19,12 @@ WEIGHTS = ROOT / "explainer" / "weights"
 
 OLD = "was measured before the streams were mended and the weights remade"
 STALE = {
-    "ablation_scenes.json": OLD,
     "cheating_shortcut.json": OLD,
     "class_scores_animals.json": OLD,
     "class_scores_mean_animals.json": OLD,
-    "class_scores_scenes.json": OLD,
-    "cost_scenes.json": OLD,
-    "rivals_budget_scenes.json": OLD,
     "rivals_rtis_animals.json": OLD,
-    "rivals_rtis_scenes.json": OLD,
     "rivals_search_animals.json": OLD,
-    "rivals_search_scenes.json": OLD,
     "scoreboard_animals.json": OLD,
-    "scoreboard_scenes.json": OLD,
-    "speed_scenes.json": OLD,
     "truth_animals.json": OLD,
 }
 """Results that are known to be old; each leaves this list when it is made
@@ -42,9 +34,6 @@ OLD_CARDS = {
     "animals_classifier.json": OLD,
     "animals_explainer.json": OLD,
     "animals_rtis.json": OLD,
-    "scenes_classifier.json": OLD,
-    "scenes_explainer.json": OLD,
-    "scenes_rtis.json": OLD,
     "shortcut_classifier.json": OLD,
     "shortcut_explainer.json": OLD,
     "shortcut_rtis.json": OLD,
