@@ -44,5 +44,5 @@ def test_masks_lie_in_0_to_1_and_keep_the_order(seed, power, scaling):
 def test_what_cannot_scale():
     with pytest.raises(ValueError, match="'sum'; known: min_max, max, none"):
         final_scaling("sum")
-    with pytest.raises(ValueError, match="positive, not 0"):
+    with pytest.raises(ValueError, match="above 0, not 0"):
         final_scaling("max", 0)
