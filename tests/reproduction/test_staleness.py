@@ -19,7 +19,6 @@ WEIGHTS = ROOT / "explainer" / "weights"
 
 OLD = "was measured before the streams were mended and the weights remade"
 STALE = {
-    "cheating_shortcut.json": OLD,
     "class_scores_animals.json": OLD,
     "class_scores_mean_animals.json": OLD,
     "rivals_rtis_animals.json": OLD,
@@ -34,9 +33,6 @@ OLD_CARDS = {
     "animals_classifier.json": OLD,
     "animals_explainer.json": OLD,
     "animals_rtis.json": OLD,
-    "shortcut_classifier.json": OLD,
-    "shortcut_explainer.json": OLD,
-    "shortcut_rtis.json": OLD,
 }
 """The same for the cards of networks."""
 
