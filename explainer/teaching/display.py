@@ -31,6 +31,13 @@ def source(*objects: Callable[..., object]) -> Source:
     return Source("\n\n".join(map(inspect.getsource, objects)))
 
 
+class Text(str):
+    """Words that a page shows as prose, without quotation marks."""
+
+    def _repr_markdown_(self) -> str:
+        return str(self)
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows of named columns; numbers are shown with ``digits`` decimals."""

@@ -16,7 +16,7 @@ from explainer.attribution import (
 from explainer.evaluation.class_scores import diagonal_and_rest
 from explainer.evaluation.summary import MAIN
 from explainer.files import read_json, results_file
-from explainer.teaching.display import Table, table
+from explainer.teaching.display import Table, Text, table
 
 HEADINGS = {
     "accuracy": "accuracy ↑",
@@ -239,7 +239,7 @@ def search_table(search: Results) -> Table:
 
 # --- paper, authors' notebook, ours ------------------------------------
 
-NOT_RUN, NOT_AVAILABLE = "not run", "not available"
+NOT_RUN, NOT_AVAILABLE = Text("not run"), Text("not available")
 SOURCES = ("paper", "authors' notebook", "ours")
 
 

@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from explainer import masks
-from explainer.teaching.display import check_weights, source, table
+from explainer.teaching.display import Text, check_weights, source, table
 
 
 def test_source_is_the_real_one_in_a_python_fence():
@@ -34,6 +34,13 @@ def test_table_as_text_is_aligned():
         "ours  1.00  0.25\n"
         "a     0.50  <0.1"
     )
+
+
+def test_text_is_shown_without_quotation_marks():
+    words = Text("not run")
+
+    assert words == "not run"
+    assert words._repr_markdown_() == "not run"
 
 
 def test_a_row_of_the_wrong_length_is_refused():
