@@ -14,7 +14,7 @@ from torch import Tensor
 
 from explainer.figures import COLOURS, Picture, grid, overlay
 from explainer.teaching.display import Table, table
-from explainer.teaching.tables import NOT_RUN, Results
+from explainer.teaching.tables import NOT_RUN, Results, made_on
 
 NAMES: Mapping[str, str] = {
     "no-classification": "the classification term",
@@ -190,14 +190,12 @@ def trained_with(results: Results | None) -> str:
     card, variants = results["card"], results["variants"]
     training = card["training"]
     counts = [len(row["iou"]["seeds"]) for row in variants.values()]
-    seeds = f"{min(counts)} to {max(counts)}".removeprefix(
-        f"{max(counts)} to "
-    )
+    low, high = min(counts), max(counts)
+    seeds = f"{low}" if low == high else f"{low} to {high}"
     return (
         f"{len(variants)} losses, seeds of each: {seeds}; "
         f"{training['steps']:,} steps of {training['batch_size']} images; "
-        f"measured on {card['n']} test images; {card['gpu'] or card['cpu']}, "
-        f"commit {card['commit'][:7]}."
+        f"measured on {card['n']} test images; {made_on(card)}."
     )
 
 

@@ -558,16 +558,15 @@ def seeds_verdict(seeds: Results | None) -> str:
     apart = [seed for seed, run in runs.items() if run["tells_apart"]]
     best = max(runs, key=lambda seed: runs[seed]["masks"]["iou"])
     chosen = str(seeds["chosen"])
+    if chosen == best:
+        rest = ", which also has the highest IoU."
+    else:
+        rest = f"; the highest IoU is that of seed {best}"
+        rest += "." if best in apart else ", which confuses classes."
     return (
         f"Of {len(runs)} trainings that differ in their seed alone, "
         f"{len(apart) or 'none'} tell{'s' * (len(apart) == 1)} all classes "
-        f"apart. The package has seed {chosen}"
-        + (
-            ", which also has the highest IoU."
-            if chosen == best
-            else f"; the highest IoU is that of seed {best}, so the IoU "
-            "does not show the confusion."
-        )
+        f"apart. The package has seed {chosen}{rest}"
     )
 
 

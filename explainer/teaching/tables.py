@@ -243,6 +243,11 @@ NOT_RUN, NOT_AVAILABLE = Text("not run"), Text("not available")
 SOURCES = ("paper", "authors' notebook", "ours")
 
 
+def made_on(card: Mapping[str, Any]) -> str:
+    """Return on which hardware and with which commit a file was made."""
+    return f"{card['gpu'] or card['cpu']}, commit {card['commit'][:7]}"
+
+
 def find(results: Results | None, *keys: str) -> Any:
     """Return the value at nested keys; None if one is missing."""
     here: Any = results

@@ -55,6 +55,16 @@ def resized(cells: Tensor, size: int) -> Tensor:
     )
 
 
+def upper_half(masks: Tensor) -> Tensor:
+    """Return masks ``(B, C, H, W)`` without what lies below their centre.
+
+    The centre is the mean row of each mask.
+    """
+    rows = torch.arange(masks.shape[-2], device=masks.device)[:, None]
+    centre = (masks * rows).sum((2, 3), keepdim=True)
+    return masks * (masks.sum((2, 3), keepdim=True) * rows < centre)
+
+
 def jittered(
     views: Tensor, generator: torch.Generator, pixels: int
 ) -> Tensor:

@@ -331,8 +331,10 @@ def test_seeds_are_told_apart_by_class_scores() -> None:
     assert seeds_verdict(found) == (
         "Of 2 trainings that differ in their seed alone, 1 tells all classes "
         "apart. The package has seed 1; the highest IoU is that of seed 2, "
-        "so the IoU does not show the confusion."
+        "which confuses classes."
     )
+    both = {"chosen": 1, "runs": {**runs, "2": run(0.9, 0.2, 0.84)}}
+    assert seeds_verdict(both).endswith("the highest IoU is that of seed 2.")
     shown = seeds_table(found)
     assert not isinstance(shown, str)
     assert shown.rows["seed 2"] == ["0.84", "81.0", "90.0"]

@@ -17,6 +17,7 @@ from explainer.teaching.tables import (
     excludes_zero,
     find,
     log_table,
+    made_on,
     places,
     rank,
     read_results,
@@ -49,6 +50,13 @@ RESULTS = {
     "zero": method(-0.2, difference=difference(-0.5, 0.1)),
     "card": {"seed": 0},
 }
+
+
+def test_made_on_names_the_gpu_if_there_is_one():
+    card = {"gpu": None, "cpu": "a processor", "commit": "0123456789"}
+
+    assert made_on(card) == "a processor, commit 0123456"
+    assert made_on(card | {"gpu": "a card"}) == "a card, commit 0123456"
 
 
 def test_scores_come_with_intervals() -> None:

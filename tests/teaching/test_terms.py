@@ -22,6 +22,7 @@ from explainer.teaching.terms import (
     readings,
     resized,
     sorted_mask,
+    upper_half,
 )
 
 
@@ -111,6 +112,20 @@ def test_resized_keeps_a_constant_mask_constant():
     mask = resized(torch.full((1, 2, 3, 3), 0.4), 7)
 
     torch.testing.assert_close(mask, torch.full((1, 2, 7, 7), 0.4))
+
+
+def test_upper_half_is_above_the_mean_row_of_each_mask():
+    masks = torch.zeros(1, 3, 6, 2)
+    masks[0, 0, 4:] = 1  # rows 4 and 5: their mean is 4.5
+    masks[0, 1, 1:4] = 1  # rows 1 to 3: the mean row itself is left out
+
+    halves = upper_half(masks)
+
+    assert halves[0].sum(-1).tolist() == [
+        [0, 0, 0, 0, 2, 0],
+        [0, 2, 0, 0, 0, 0],
+        [0] * 6,
+    ]
 
 
 def test_jitter_moves_all_views_the_same_way_and_loses_no_pixel():
