@@ -16,6 +16,7 @@ from explainer.cli.options import (
     check_limit,
     device_named,
 )
+from explainer.errors import UserError
 from explainer.evaluation.methods import BUDGETS
 from explainer.reproduction import (
     Experiment,
@@ -25,6 +26,7 @@ from explainer.reproduction import (
     reproduce,
     ship,
     steps_of,
+    take_shipped,
 )
 
 SHIP = "ship"
@@ -66,6 +68,16 @@ def reproduce_command(
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Name the steps that would run."),
+    ] = False,
+    from_shipped: Annotated[
+        bool,
+        typer.Option(
+            "--from-shipped",
+            help=(
+                "Run the steps of --only on the networks and results that "
+                "come with the package, without training these."
+            ),
+        ),
     ] = False,
     minutes: Annotated[
         float | None,
@@ -122,7 +134,13 @@ def reproduce_command(
         budget,
     )
     named = [step for step in only or [] if step != SHIP]
-    plan = chosen_steps(steps_of(this), named)
+    every = steps_of(this)
+    plan = chosen_steps(every, named)
+    if from_shipped and not named:
+        raise UserError(
+            "--from-shipped needs the steps to run: name them with --only "
+            "(--list tells their names)"
+        )
     shipping = SHIP in (only or [])
     if listed or dry_run:
         for step in plan:
@@ -141,6 +159,8 @@ def reproduce_command(
             "budget": budget,
         },
     )
+    if from_shipped:
+        take_shipped(this, [step for step in every if step not in plan])
     if shipping and not named:
         done = True  # ship reports what is missing
     else:

@@ -18,7 +18,7 @@ from explainer.reproduction.costs import cost_steps
 from explainer.reproduction.experiment import Experiment, Step
 from explainer.reproduction.networks import network_steps
 from explainer.reproduction.rivals import rival_steps
-from explainer.reproduction.shipping import ship
+from explainer.reproduction.shipping import ship, take_shipped
 from explainer.reproduction.tables import table_steps
 from explainer.reproduction.trials import trial_steps
 from explainer.reproduction.truth import truth_steps
@@ -32,6 +32,7 @@ __all__ = [
     "reproduce",
     "ship",
     "steps_of",
+    "take_shipped",
 ]
 
 

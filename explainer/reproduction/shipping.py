@@ -1,14 +1,29 @@
-"""Copy an experiment's results into a checkout of the repository."""
+"""Copy an experiment's results into a checkout of the repository, and back.
+
+:func:`ship` writes the networks and results that the package comes with;
+:func:`take_shipped` lets an experiment continue from them.
+"""
 
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from explainer.checkpoints import load_classifier, load_explainer
+from explainer.checkpoints import (
+    load_classifier,
+    load_explainer,
+    read_weights,
+    shipped,
+)
 from explainer.errors import UserError
-from explainer.files import read_json, write_json
+from explainer.files import (
+    read_json,
+    results_file,
+    write_atomically,
+    write_json,
+)
 from explainer.reproduction.experiment import Experiment, Step
+from explainer.reproduction.tables import part_of_board
 
 ABOUT: Mapping[str, Mapping[str, str]] = {
     "scenes": {
@@ -108,12 +123,12 @@ def card_of(experiment: Experiment, kind: str) -> dict[str, Any]:
     if kind == "classifier":
         test = read_json(folder / "test.json")
     else:
-        board = read_json(experiment.out / "scoreboard.json")
-        same = board["card"]["measured_with"][kind] == run["sha256"]
-        if not same:
+        path = part_of_board(experiment, kind)
+        board = read_json(path)
+        if board["card"]["measured_with"][kind] != run["sha256"]:
             raise UserError(
-                f"{experiment.out / 'scoreboard.json'} was measured with "
-                f"another {kind}; delete it, and measure again"
+                f"{path} was measured with another {kind}; delete it, and "
+                "measure again"
             )
         test = {name: board[name] for name in (kind, "ellipse")}
     return {
@@ -125,3 +140,48 @@ def card_of(experiment: Experiment, kind: str) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in parameters),
         "trained_with": run,
     }
+
+
+def take_shipped(experiment: Experiment, steps: Sequence[Step]) -> None:
+    """Put what is shipped into the experiment's folder, as if made there.
+
+    That is the networks, and the results of ``steps`` that were measured with
+    them. Other steps can then be run without any training. Raises
+    :class:`UserError` if the folder holds other networks, and
+    :class:`~explainer.checkpoints.CheckpointError` if none are shipped.
+    """
+    hashes = {}
+    for kind in KINDS:
+        weights = shipped(f"{experiment.name}_{kind}")
+        card = read_json(weights.with_suffix(".json"))
+        folder = experiment.folder_of(kind)
+        made = folder / "card.json"
+        if made.exists() and read_json(made)["sha256"] != card["sha256"]:
+            raise UserError(
+                f"{folder} holds another {kind} than the shipped one; choose "
+                "another folder with --out"
+            )
+        hashes[kind] = card["sha256"]
+        content = weights.read_bytes()
+        write_atomically(folder / "model.safetensors", content)
+        write_json(folder / "config.json", read_weights(weights)[1])
+        if kind == "classifier":
+            write_json(folder / "test.json", card["test"])
+        write_json(made, card["trained_with"])
+    for step in steps:
+        file = step.leaves
+        found = results_file(f"{file.stem}_{experiment.name}.json")
+        if file.parent != experiment.out or file.exists():
+            continue
+        if found.exists() and is_of(read_json(found), hashes):
+            for path in (found.with_suffix(".npz"), found):
+                if path.exists():
+                    to = file.with_suffix(path.suffix)
+                    write_atomically(to, path.read_bytes())
+
+
+def is_of(content: Mapping[str, Any], hashes: Mapping[str, str]) -> bool:
+    """Return whether a results file was measured with these networks."""
+    measured: Mapping[str, str] = content["card"].get("measured_with", {})
+    own = {kind: measured[kind] for kind in KINDS if kind in measured}
+    return bool(own) and own.items() <= hashes.items()

@@ -51,10 +51,11 @@ VIEWS = 5
 """Steps of insertion and deletion."""
 
 
-ONLY: Mapping[str, Sequence[str]] = {
-    "shortcut": ("explainer", "rtis", "ellipse")
-}
-"""The rows of a scoreboard that is only in the networks' cards."""
+NETWORKS = ("explainer", "rtis")
+"""The methods whose scores are also in the card of their network."""
+
+WITHOUT_RIVALS = ("shortcut",)
+"""Experiments whose scoreboard has the networks and the ellipse only."""
 
 
 def table_steps(experiment: Experiment) -> list[Step]:
@@ -66,37 +67,29 @@ def table_steps(experiment: Experiment) -> list[Step]:
         out / "classifier" / "test.json",
         partial(test_classifier, experiment),
     )
-    if experiment.name in ONLY:
-        board = partial(
-            score, experiment, ONLY[experiment.name], out / "scoreboard.json"
-        )
-        return [
-            quality,
-            Step(
-                "scoreboard",
-                "measure the networks on the test split",
-                out / "scoreboard.json",
-                board,
-            ),
-        ]
+    parts = {name: [name, "ellipse"] for name in NETWORKS}
+    if experiment.name not in WITHOUT_RIVALS:
+        parts |= {name: [name] for name in ITERATIVE}
     rows = [
         Step(
             f"scoreboard-{name}",
             f"measure {name} on the test split",
-            out / "scoreboard" / f"{name}.json",
+            part_of_board(experiment, name),
             partial(
-                score, experiment, [name], out / "scoreboard" / f"{name}.json"
+                score, experiment, names, part_of_board(experiment, name)
             ),
         )
-        for name in ITERATIVE
+        for name, names in parts.items()
     ]
+    board = Step(
+        "scoreboard",
+        "measure every method on the test split",
+        out / "scoreboard.json",
+        partial(score_all, experiment, list(parts)),
+    )
+    if experiment.name in WITHOUT_RIVALS:
+        return [quality, *rows, board]
     tables = [
-        Step(
-            "scoreboard",
-            "measure every method on the test split",
-            out / "scoreboard.json",
-            partial(score_all, experiment),
-        ),
         Step(
             "class_scores",
             "measure how well masks tell classes apart",
@@ -113,7 +106,12 @@ def table_steps(experiment: Experiment) -> list[Step]:
                 partial(score_classes, experiment, "class_scores_mean"),
             )
         )
-    return [quality, *rows, *tables]
+    return [quality, *rows, board, *tables]
+
+
+def part_of_board(experiment: Experiment, name: str) -> Path:
+    """Return the path of the scoreboard's rows that have their own step."""
+    return experiment.out / "scoreboard" / f"{name}.json"
 
 
 def test_classifier(experiment: Experiment) -> None:
@@ -164,19 +162,20 @@ def rows_of(
 
 def all_names(experiment: Experiment) -> list[str]:
     """Return the names of all rows, with the untrained network if any."""
+    if experiment.name in WITHOUT_RIVALS:
+        return [*NETWORKS, "ellipse"]
     names = rows_named(["all"])
     return [*names, "untrained"] if has_parts(experiment) else names
 
 
-def about(experiment: Experiment) -> dict[str, Any]:
-    """Return additional entries of both tables' cards."""
+def about(experiment: Experiment, names: Sequence[str]) -> dict[str, Any]:
+    """Return additional entries of a table's card, given its rows."""
+    networks = [name for name in NETWORKS if name in names]
     return {
         "preset": experiment.name,
         "split": "test",
         "budget": budget_of(experiment),
-        "measured_with": experiment.measured_with(
-            "classifier", "explainer", "rtis"
-        ),
+        "measured_with": experiment.measured_with("classifier", *networks),
     }
 
 
@@ -192,26 +191,25 @@ def score(experiment: Experiment, names: Sequence[str], out: Path) -> None:
         settings=Settings(
             fill=experiment.preset.fill, steps=0 if trial else VIEWS
         ),
-        notes=about(experiment)
+        notes=about(experiment, names)
         | {"classifier_map": quality["mean_average_precision"]},
         progress=True,
     )
 
 
-def score_all(experiment: Experiment) -> None:
+def score_all(experiment: Experiment, parts: Sequence[str]) -> None:
     """Write ``scoreboard.json``: every method and control.
 
-    The rows of the slow methods come from their own steps.
+    The rows of ``parts`` come from their own steps.
     """
     out = experiment.out / "scoreboard.json"
-    parts = [
-        experiment.out / "scoreboard" / f"{name}.jsonl" for name in ITERATIVE
-    ]
-    if not out.with_suffix(".jsonl").exists():
-        write_atomically(
-            out.with_suffix(".jsonl"),
-            b"".join(part.read_bytes() for part in parts),
-        )
+    rows = out.with_suffix(".jsonl")
+    if not rows.exists():
+        written = [
+            part_of_board(experiment, name).with_suffix(".jsonl").read_bytes()
+            for name in parts
+        ]
+        write_atomically(rows, b"".join(written))
     score(experiment, all_names(experiment), out)
 
 
@@ -253,7 +251,7 @@ def score_classes(experiment: Experiment, name: str) -> None:
         out=growing,
         classes=table_classes(test.classes),
         fill="mean" if name.endswith("mean") else experiment.preset.fill,
-        notes=about(experiment),
+        notes=about(experiment, names),
         progress=True,
     )
     growing.replace(experiment.out / f"{name}.json")

@@ -19,6 +19,7 @@ from explainer.attribution import PAPER_METHODS
 from explainer.cli import app
 from explainer.errors import UserError
 from explainer.evaluation.methods import CONTROLS, PUBLIC_VARIANTS
+from explainer.files import results_file
 from explainer.presets import PRESETS
 from explainer.reproduction import (
     Experiment,
@@ -36,6 +37,7 @@ from explainer.reproduction import (
     tables,
     trials,
 )
+from explainer.reproduction.shipping import is_of
 from explainer.reproduction.tables import PAPER_TABLE, table_classes
 from explainer.training.loop import Loop
 
@@ -324,6 +326,44 @@ def test_the_shortcut_comes_from_the_shipped_scenes(tmp_path: Path) -> None:
     assert "scenes_classifier" in found["card"]["measured_with"]
     board = json.loads((out / "scoreboard.json").read_text())
     assert set(board) == {"explainer", "rtis", "ellipse", "card"}
+    assert {"explainer", "ellipse"} <= set(
+        json.loads((out / "scoreboard" / "explainer.json").read_text())
+    )
+
+
+def test_a_step_runs_on_the_shipped_networks(tmp_path: Path) -> None:
+    """Nothing is trained, and earlier results are those of the book."""
+    out = tmp_path / "run"
+    asked = ("scenes", "--out", str(out), "--from-shipped")
+    with pytest.raises(UserError, match="needs the steps to run"):
+        run(*asked)
+    run(*asked, "--only", "scoreboard-explainer")
+    board = json.loads((out / "scoreboard" / "explainer.json").read_text())
+    card = json.loads((out / "explainer" / "card.json").read_text())
+    assert board["card"]["measured_with"]["explainer"] == card["sha256"]
+    book = json.loads(results_file("scoreboard_scenes.json").read_text())
+    for metric in ("iou", "accuracy", "mae", "saliency"):
+        found, shipped = (b["explainer"][metric] for b in (board, book))
+        assert found == pytest.approx(shipped, abs=1e-3)
+    assert (out / "rivals_search.json").exists()
+    assert (out / "few_images.npz").exists()
+
+    card["sha256"] = "0" * 64
+    (out / "explainer" / "card.json").write_text(json.dumps(card))
+    with pytest.raises(UserError, match="another explainer than the shipped"):
+        run(*asked, "--only", "scoreboard-rtis")
+
+
+def test_results_of_other_networks_are_not_taken() -> None:
+    hashes = {"classifier": "a", "explainer": "b", "rtis": "c"}
+    for measured, taken in (
+        ({"classifier": "a"}, True),
+        ({"classifier": "a", "explainer": "b"}, True),
+        ({"classifier": "a", "explainer": "x"}, False),
+        ({"scenes_classifier": "a"}, False),
+    ):
+        assert is_of({"card": {"measured_with": measured}}, hashes) is taken
+    assert not is_of({"card": {}}, hashes)
 
 
 # --- the paper's data -------------------------------------------------------
