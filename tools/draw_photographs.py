@@ -3,9 +3,10 @@
 Run from anywhere, on an idle machine, with OMP_NUM_THREADS=1: ``python
 tools/draw_photographs.py``. It takes minutes, and says above each mask how
 many seconds the mask took. Captions in book/intro.md and README.md describe
-it. The photographs are the cat and the astronaut of scikit-image, which are
-free (CC0 and public domain); the networks are those that come with the
-package. VOC's and COCO's photographs may not be published here.
+it. The photographs are the cat and the astronaut of scikit-image and
+matplotlib's portrait of Grace Hopper; all three are free (CC0 or public
+domain). The networks are those that come with the package. VOC's and COCO's
+photographs may not be published here.
 """
 
 import io
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matplotlib.cbook import get_sample_data
 from PIL import Image
 from skimage import data
 from torch import Tensor
@@ -60,9 +62,12 @@ def main(
     path: Path = PICTURE, budget: Options = BUDGETS["photographs"]
 ) -> None:
     """Draw the photographs, and below each what the methods keep of it."""
-    photos = {
+    with get_sample_data("grace_hopper.jpg") as file:
+        portrait = np.asarray(Image.open(file))
+    photos = {  # cut to the cat's aspect ratio
         "a cat": data.chelsea(),
-        "an astronaut": data.astronaut()[:341],  # the cat's aspect ratio
+        "an astronaut": data.astronaut()[:341],
+        "a portrait": portrait[20:361],
     }
     panels = [
         panel

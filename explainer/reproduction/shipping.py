@@ -145,13 +145,16 @@ def card_of(experiment: Experiment, kind: str) -> dict[str, Any]:
 def take_shipped(experiment: Experiment, steps: Sequence[Step]) -> None:
     """Put what is shipped into the experiment's folder, as if made there.
 
-    That is the networks, and the results of ``steps`` that were measured with
-    them. Other steps can then be run without any training. Raises
-    :class:`UserError` if the folder holds other networks, and
+    That is the networks and the results which ``steps`` make; results only if
+    they were measured with these networks. Other steps can then be run.
+    Raises :class:`UserError` if the folder holds other networks, and
     :class:`~explainer.checkpoints.CheckpointError` if none are shipped.
     """
     hashes = {}
+    leaves = {step.leaves for step in steps}
     for kind in KINDS:
+        if experiment.folder_of(kind) / "card.json" not in leaves:
+            continue
         weights = shipped(f"{experiment.name}_{kind}")
         card = read_json(weights.with_suffix(".json"))
         folder = experiment.folder_of(kind)
