@@ -87,6 +87,16 @@ def reproduce_command(
             min=0,
         ),
     ] = None,
+    threads: Annotated[
+        int,
+        typer.Option(
+            help=(
+                "Threads on the CPU. Another number rounds otherwise, so a "
+                "training ends in other weights."
+            ),
+            min=1,
+        ),
+    ] = 1,
     checkout: Annotated[
         Path,
         typer.Option(help="Where 'ship' copies to: a checkout."),
@@ -164,7 +174,9 @@ def reproduce_command(
     if shipping and not named:
         done = True  # ship reports what is missing
     else:
-        done = reproduce(plan, minutes=minutes, say=typer.echo)
+        done = reproduce(
+            plan, minutes=minutes, threads=threads, say=typer.echo
+        )
     if shipping and done:
         for path in ship(this, plan, checkout):
             typer.echo(f"wrote {path}")

@@ -6,8 +6,11 @@ resumes. Steps that do not depend on each other may run in parallel.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+
+import torch
 
 from explainer.deadline import OutOfTime, check_time, time_limit
 from explainer.errors import UserError
@@ -104,18 +107,33 @@ def chosen_steps(steps: Sequence[Step], only: Sequence[str]) -> list[Step]:
     return [step for step in steps if not only or step.name in only]
 
 
+@contextmanager
+def threads_of_torch(n: int) -> Iterator[None]:
+    """Let PyTorch compute on the CPU with ``n`` threads within the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def reproduce(
     steps: Sequence[Step],
     *,
     minutes: float | None = None,
+    threads: int = 1,
     say: Callable[[str], object] = print,
 ) -> bool:
     """Run the unfinished steps; return whether all are finished.
 
     After ``minutes`` (also fractions) the work stops. Finished work is kept,
-    and another call resumes.
+    and another call resumes. The number of ``threads`` changes the order of
+    sums on the CPU, and thereby their rounding. A training amplifies this.
+    One thread gives the same networks for any number of cores; steps that do
+    not depend on each other may run side by side.
     """
-    with time_limit(minutes):
+    with time_limit(minutes), threads_of_torch(threads):
         try:
             for step in steps:
                 if step.done:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -35,6 +36,7 @@ from explainer.reproduction import (
     ship,
     steps_of,
     tables,
+    threads_of_torch,
     trials,
 )
 from explainer.reproduction.shipping import is_of
@@ -329,6 +331,24 @@ def test_the_shortcut_comes_from_the_shipped_scenes(tmp_path: Path) -> None:
     assert {"explainer", "ellipse"} <= set(
         json.loads((out / "scoreboard" / "explainer.json").read_text())
     )
+
+
+def test_networks_do_not_depend_on_the_number_of_cores(
+    tmp_path: Path,
+) -> None:
+    """Unless another number of threads is asked for, there is one."""
+    made = {}
+    for cores, more in ((1, ()), (2, ()), (1, ("--threads", "2"))):
+        out = tmp_path / f"{cores}-{len(more)}"
+        with threads_of_torch(cores):
+            asked = ("scenes", "--out", str(out), "--limit", "64")
+            run(*asked, "--steps", "3", "--only", "classifier", *more)
+            assert torch.get_num_threads() == cores
+        card = json.loads((out / "classifier" / "card.json").read_text())
+        assert card["environment"]["threads"] == 1 + len(more) // 2
+        made[cores, more] = card["sha256"]
+    one, two, _ = made.values()
+    assert one == two
 
 
 def test_a_step_runs_on_the_shipped_networks(tmp_path: Path) -> None:
