@@ -5,6 +5,7 @@ need not be imported.
 """
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -38,6 +39,13 @@ class Text(str):
         return str(self)
 
 
+INTERVAL = re.compile(r"^(\S+) (\[\S+, \S+\])(.*)$")
+"""A mean with its interval, as in "0.82 [0.80, 0.84] *"."""
+
+ARROW, UNBROKEN = re.compile(" (?=[↑↓])"), "\N{NO-BREAK SPACE}"
+"""The space before the arrow of a heading, and what keeps both on a line."""
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows of named columns; numbers are shown with ``digits`` decimals."""
@@ -51,11 +59,21 @@ class Table:
             return f"{value:.{self.digits}f}"
         return str(value)
 
+    def _html_cell(self, value: object) -> str:
+        """Return a cell, with an interval on a line of its own."""
+        return INTERVAL.sub(
+            r'\1\3<br><small style="white-space: nowrap">\2</small>',
+            escape(self._cell(value)),
+        )
+
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{escape(c)}</th>" for c in ("", *self.columns))
+        head = "".join(
+            f"<th>{ARROW.sub(UNBROKEN, escape(c))}</th>"
+            for c in ("", *self.columns)
+        )
         body = "".join(
             f"<tr><th>{escape(name)}</th>"
-            + "".join(f"<td>{escape(self._cell(v))}</td>" for v in values)
+            + "".join(f"<td>{self._html_cell(v)}</td>" for v in values)
             + "</tr>"
             for name, values in self.rows.items()
         )

@@ -84,7 +84,7 @@ def score_table(results: Results) -> Table:
         row = results[name]
         rows[title(name)] = [
             *(with_interval(row[k], row["ci"][k]) for k in MAIN),
-            f"{row['seconds']:.3g}",
+            f"{row['seconds']:.2g}",
             row["n"],
         ]
     return table([*(HEADINGS[k] for k in MAIN), "s / image", "n"], rows)

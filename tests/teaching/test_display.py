@@ -26,6 +26,18 @@ def test_table_shows_floats_with_their_decimals_and_escapes_the_rest():
     assert "<th>a&lt;b</th><td>0.5</td><td>&lt;3</td>" in html
 
 
+def test_an_interval_is_not_broken_across_lines():
+    shown = table(["IoU ↑"], {"ours": ["−0.82 [−0.90, −0.84] *"]})
+
+    html = shown._repr_html_()
+    assert "<th>IoU\N{NO-BREAK SPACE}↑</th>" in html
+    assert (
+        '<td>−0.82 *<br><small style="white-space: nowrap">'
+        "[−0.90, −0.84]</small></td>"
+    ) in html
+    assert "−0.82 [−0.90, −0.84] *" in str(shown)
+
+
 def test_table_as_text_is_aligned():
     shown = table(["iou", "mae"], {"ours": [1.0, 0.25], "a": [0.5, "<0.1"]})
 

@@ -64,7 +64,7 @@ def test_scores_come_with_intervals() -> None:
     assert list(shown.rows) == ["Explainer", "RISE", "0 everywhere"]
     assert shown.rows["RISE"][0] == "0.30 [0.20, 0.40]"
     assert shown.rows["0 everywhere"][4] == "−0.20 [−0.30, −0.10]"
-    assert shown.rows["Explainer"][5:] == ["0.0123", 12]
+    assert shown.rows["Explainer"][5:] == ["0.012", 12]
 
 
 def test_differences_are_starred_where_they_exclude_zero() -> None:
