@@ -95,9 +95,9 @@ class Explanation:
     source: Picture = field(repr=False)
 
     def __repr__(self) -> str:
-        """Return the photograph, the classes and their scores as text."""
+        """Return the photograph's name, the classes and their scores."""
         said = ", ".join(self._lines()) or "none of the classes"
-        return f"<{self.method} of {self.photo}: {said}>"
+        return f"<{self.method} of {Path(self.photo).name}: {said}>"
 
     def _lines(self) -> list[str]:
         return [

@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -702,7 +703,9 @@ def test_a_notebook_shows_picture_classes_and_scores(pair: Pair) -> None:
     page = result._repr_html_()
     assert 'src="data:image/png;base64,' in page
     assert "<figcaption>red 100%, blue 100%</figcaption>" in page
-    assert repr(result) == "<explainer of image_0: red 100%, blue 100%>"
+    said = "<explainer of image_0: red 100%, blue 100%>"
+    assert repr(result) == said
+    assert repr(replace(result, photo="/home/me/image_0")) == said
 
 
 def test_names_of_classes_that_no_file_can_have(tmp_path: Path) -> None:
