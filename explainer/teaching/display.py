@@ -40,7 +40,7 @@ class Text(str):
 
 
 INTERVAL = re.compile(r"^(\S+) (\[\S+, \S+\])(.*)$")
-"""A mean with its interval, as in "0.82 [0.80, 0.84] *"."""
+"""A mean with its interval, as in ``0.82 [0.80, 0.84] *``."""
 
 ARROW, UNBROKEN = re.compile(" (?=[↑↓])"), "\N{NO-BREAK SPACE}"
 """The space before the arrow of a heading, and what keeps both on a line."""

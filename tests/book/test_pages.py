@@ -124,6 +124,15 @@ def test_chapter_shows_a_picture_in_its_first_screen(visit: Visit) -> None:
     assert begins[DESK["width"]] < DESK["height"] - ENOUGH
 
 
+def test_there_is_one_search_field_beside_the_page(visit: Visit) -> None:
+    """And no bar above it, which some versions of the theme add."""
+    page = visit.page
+    page.set_viewport_size(DESK)
+    fields = page.get_by_role("button", name="Search").filter(visible=True)
+    assert fields.count() == 1
+    assert fields.bounding_box()["x"] >= 0
+
+
 def test_formulas_are_drawn(visit: Visit) -> None:
     page = visit.page
     formulas = page.locator("article .math")
