@@ -45,6 +45,9 @@ INTERVAL = re.compile(r"^(\S+) (\[\S+, \S+\])(.*)$")
 ARROW, UNBROKEN = re.compile(" (?=[↑↓])"), "\N{NO-BREAK SPACE}"
 """The space before the arrow of a heading, and what keeps both on a line."""
 
+PROSE = 24
+"""A cell with more characters holds words, not a number."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -60,11 +63,17 @@ class Table:
         return str(value)
 
     def _html_cell(self, value: object) -> str:
-        """Return a cell, with an interval on a line of its own."""
-        return INTERVAL.sub(
+        """Return a cell: intervals on a line of their own, prose wider."""
+        text = self._cell(value)
+        cell = INTERVAL.sub(
             r'\1\3<br><small style="white-space: nowrap">\2</small>',
-            escape(self._cell(value)),
+            escape(text),
         )
+        if cell == escape(text) and len(text) > PROSE:
+            return (
+                f'<td style="text-align: left; min-width: 12em">{cell}</td>'
+            )
+        return f"<td>{cell}</td>"
 
     def _repr_html_(self) -> str:
         head = "".join(
@@ -73,7 +82,7 @@ class Table:
         )
         body = "".join(
             f"<tr><th>{escape(name)}</th>"
-            + "".join(f"<td>{self._html_cell(v)}</td>" for v in values)
+            + "".join(map(self._html_cell, values))
             + "</tr>"
             for name, values in self.rows.items()
         )

@@ -38,6 +38,14 @@ def test_an_interval_is_not_broken_across_lines():
     assert "−0.82 [−0.90, −0.84] *" in str(shown)
 
 
+def test_words_in_a_cell_are_wide_and_begin_at_the_left():
+    shown = table(["changed"], {"a": ["one word and then another"]})
+
+    assert '<td style="text-align: left; ' in shown._repr_html_()
+    few = table(["n"], {"a": ["0.82 [0.80, 0.84] and more"]})
+    assert "text-align" not in few._repr_html_()
+
+
 def test_table_as_text_is_aligned():
     shown = table(["iou", "mae"], {"ours": [1.0, 0.25], "a": [0.5, "<0.1"]})
 
