@@ -42,6 +42,9 @@ class Text(str):
 INTERVAL = re.compile(r"^(\S+) (\[\S+, \S+\])(.*)$")
 """A mean with its interval, as in ``0.82 [0.80, 0.84] *``."""
 
+TWO_LINES = r'\1\3<br><small style="white-space: nowrap">\2</small>'
+"""What a page shows in its place: the interval below the mean."""
+
 ARROW, UNBROKEN = re.compile(" (?=[↑↓])"), "\N{NO-BREAK SPACE}"
 """The space before the arrow of a heading, and what keeps both on a line."""
 
@@ -62,30 +65,27 @@ class Table:
             return f"{value:.{self.digits}f}"
         return str(value)
 
-    def _html_cell(self, value: object) -> str:
-        """Return a cell: intervals on a line of their own, prose wider."""
-        text = self._cell(value)
-        cell = INTERVAL.sub(
-            r'\1\3<br><small style="white-space: nowrap">\2</small>',
-            escape(text),
-        )
-        if cell == escape(text) and len(text) > PROSE:
-            return (
-                f'<td style="text-align: left; min-width: 12em">{cell}</td>'
-            )
-        return f"<td>{cell}</td>"
+    def _style(self, column: int) -> str:
+        """Return the style of a column: words are wider, from the left."""
+        cells = [self._cell(values[column]) for values in self.rows.values()]
+        if any(len(c) > PROSE and not INTERVAL.match(c) for c in cells):
+            return ' style="text-align: left; min-width: 12em"'
+        return ""
 
     def _repr_html_(self) -> str:
-        head = "".join(
-            f"<th>{ARROW.sub(UNBROKEN, escape(c))}</th>"
-            for c in ("", *self.columns)
+        styles = [self._style(i) for i in range(len(self.columns))]
+        head = "<th></th>" + "".join(
+            f"<th{style}>{ARROW.sub(UNBROKEN, escape(name))}</th>"
+            for style, name in zip(styles, self.columns, strict=True)
         )
-        body = "".join(
-            f"<tr><th>{escape(name)}</th>"
-            + "".join(map(self._html_cell, values))
-            + "</tr>"
-            for name, values in self.rows.items()
-        )
+        body = ""
+        for name, values in self.rows.items():
+            cells = [escape(self._cell(value)) for value in values]
+            body += f"<tr><th>{escape(name)}</th>" + "".join(
+                f"<td{style}>{INTERVAL.sub(TWO_LINES, cell)}</td>"
+                for style, cell in zip(styles, cells, strict=True)
+            )
+            body += "</tr>"
         return (
             f'<table class="dataframe"><thead><tr>{head}</tr></thead>'
             f"<tbody>{body}</tbody></table>"

@@ -38,12 +38,16 @@ def test_an_interval_is_not_broken_across_lines():
     assert "−0.82 [−0.90, −0.84] *" in str(shown)
 
 
-def test_words_in_a_cell_are_wide_and_begin_at_the_left():
-    shown = table(["changed"], {"a": ["one word and then another"]})
+def test_a_column_of_words_is_wide_and_begins_at_the_left():
+    rows = {
+        "a": ["one word and then another", "0.82 [0.80, 0.84] and more"],
+        "b": ["–", "0.1"],
+    }
+    html = table(["changed", "n"], rows)._repr_html_()
 
-    assert '<td style="text-align: left; ' in shown._repr_html_()
-    few = table(["n"], {"a": ["0.82 [0.80, 0.84] and more"]})
-    assert "text-align" not in few._repr_html_()
+    style = ' style="text-align: left; min-width: 12em"'
+    assert f"<th{style}>changed</th><th>n</th>" in html
+    assert f"<td{style}>–</td><td>0.1</td>" in html
 
 
 def test_table_as_text_is_aligned():
