@@ -21,7 +21,7 @@ from explainer.evaluation.methods import (
 )
 from explainer.files import read_json, write_atomically, write_json
 from explainer.reproduction.experiment import Experiment, Step
-from explainer.reproduction.rivals import tuned
+from explainer.reproduction.rivals import RIVALS, tuned
 from explainer.reproduction.trials import has_parts
 from explainer.training import logits_and_labels, mean_average_precision
 
@@ -142,6 +142,7 @@ def rows_of(
     experiment: Experiment, names: Sequence[str]
 ) -> dict[str, Contender]:
     """Return methods with their networks, tuned settings and budget."""
+    searched = tuned(experiment) if set(names) & {*RIVALS, *SLOW} else {}
     rows = contenders(
         [name for name in names if name != "untrained"],
         preset=experiment.name,
@@ -150,7 +151,7 @@ def rows_of(
         rtis=str(experiment.rtis_folder),
         device=experiment.device or "cpu",
         budget=BUDGETS[budget_of(experiment)],
-        tuned=tuned(experiment),
+        tuned=searched,
     )
     if "untrained" in names:
         network = experiment.network("untrained")

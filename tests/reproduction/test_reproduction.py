@@ -36,6 +36,7 @@ from explainer.reproduction import (
     ship,
     steps_of,
     tables,
+    take_shipped,
     threads_of_torch,
     trials,
 )
@@ -331,6 +332,16 @@ def test_the_shortcut_comes_from_the_shipped_scenes(tmp_path: Path) -> None:
     assert {"explainer", "ellipse"} <= set(
         json.loads((out / "scoreboard" / "explainer.json").read_text())
     )
+
+
+def test_the_explainer_is_scored_before_any_rival(tmp_path: Path) -> None:
+    this = Experiment("scenes", PRESETS["scenes"], tmp_path)
+    take_shipped(this, steps_of(this))
+    (tmp_path / "rivals_search.json").unlink()
+    rows = tables.rows_of(this, ["explainer", "ellipse"])
+    assert set(rows) == {"explainer", "ellipse"}
+    with pytest.raises(UserError, match=r"rivals_search\.json"):
+        tables.rows_of(this, ["explainer", "rise"])
 
 
 def test_networks_do_not_depend_on_the_number_of_cores(
