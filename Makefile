@@ -129,7 +129,7 @@ endef
 
 # --- now and then ------------------------------------------------------
 
-# A night on two cores; interrupted, it resumes.
+# Many hours of one core; interrupted, it resumes.
 weights: .venv/.test  ## Make the scenes' weights and results again, and ship
 	$(BIN)/explainer reproduce scenes
 	$(BIN)/explainer reproduce scenes --only ship
