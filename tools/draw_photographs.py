@@ -63,7 +63,7 @@ def main(
 ) -> None:
     """Draw the photographs, and below each what the methods keep of it."""
     with get_sample_data("grace_hopper.jpg") as file:
-        portrait = np.asarray(Image.open(file))
+        portrait = np.array(Image.open(file))  # one that can be written
     photos = {  # cut to the cat's aspect ratio
         "a cat": data.chelsea(),
         "an astronaut": data.astronaut()[:341],
