@@ -311,6 +311,8 @@ def kinds() -> dict[str, Any]:
         "floats": pixels / 255,
         "half floats": (pixels / 255).astype(np.float16),
         "mirrored twice": pixels[::-1][::-1],
+        "read-only": np.asarray(Image.fromarray(pixels)),
+        "other byte order": (pixels / 255).astype(">f4"),
         "with transparency": np.concatenate([pixels, opaque], -1),
         "tensor": tensor / 255,
         "tensor of bytes": tensor,
@@ -318,6 +320,7 @@ def kinds() -> dict[str, Any]:
     }
 
 
+@pytest.mark.filterwarnings("error:The given NumPy array:UserWarning")
 @pytest.mark.parametrize("kind", kinds())
 def test_every_kind_of_image(pair: Pair, kind: str) -> None:
     result = explain(kinds()[kind], pair)

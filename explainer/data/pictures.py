@@ -66,7 +66,9 @@ def _channels_first(source: Tensor | np.ndarray[Any, Any]) -> Tensor:
     if isinstance(source, np.ndarray):
         kind = "(H, W, 3)"
         source = source[..., None] if source.ndim == 2 else source
-        source = torch.from_numpy(np.ascontiguousarray(source))
+        # A copy that PyTorch takes: writable, in this machine's byte order.
+        own = source.dtype.newbyteorder("=")
+        source = torch.from_numpy(np.array(source, own, order="C"))
         source = source.movedim(-1, 0)
     if source.ndim != 3 or len(source) not in (1, 3, 4):
         raise ImageError(
