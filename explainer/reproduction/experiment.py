@@ -19,13 +19,6 @@ from explainer.provenance import command_line, environment
 SHORT_STEPS = {"scenes": 1200, "animals": 600}
 """Steps of a trial on the short schedule by experiment, else 1,000."""
 
-SHORT_RATES: Mapping[str, Mapping[str, float]] = {
-    "animals": {"learning_rate": 1e-3, "encoder_rate": 0.02}
-}
-"""Learning rates of that schedule by experiment, else those of the preset.
-With the preset's, 600 steps left masks of half the image; these, found on
-validation images, give a lower loss after 300."""
-
 SHORT_SIZE, SHORT_SCALE = 160, 1.4
 """Pixels and magnification of that schedule, if the network magnifies."""
 
@@ -83,8 +76,7 @@ class Experiment:
 
         It has 1,200 steps in one stage (600 for photographs, at 160 pixels
         magnified 1.4 times) and no averaging. The learning rate falls to zero
-        at the last step; for photographs it starts from
-        :data:`SHORT_RATES`. It never has more steps than the full training.
+        at the last step. It never has more steps than the full training.
         """
         preset = self.preset
         steps = steps or SHORT_STEPS.get(self.name, 1000)
@@ -99,9 +91,6 @@ class Experiment:
                 },
             }
         short = replace(shortened(preset, steps), **changes)
-        rates: Mapping[str, Any] = SHORT_RATES.get(self.name, {})
-        training = replace(short.explainer_training, **rates)
-        short = replace(short, explainer_training=training)
         return replace(self, preset=short)
 
     @property

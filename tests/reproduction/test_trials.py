@@ -1,14 +1,11 @@
 """Few images make as large a batch as many; what is measured of trials."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from explainer.data import Scenes
 from explainer.evaluation.ablation import VARIANTS
 from explainer.presets import PRESETS
-from explainer.reproduction.experiment import Experiment
 from explainer.reproduction.trials import (
     PARTS,
     SEEDS,
@@ -40,22 +37,6 @@ def test_each_part_of_the_loss_is_removed_with_three_seeds() -> None:
     assert len(removals) == 7
     assert all(seeds[name] == 3 for name in ("full", *removals))
     assert set(SEEDS["animals"]) < set(VARIANTS)
-
-
-@pytest.mark.parametrize(
-    ("name", "steps", "rate", "encoder_rate"),
-    [("scenes", 1200, 4e-3, 1.0), ("animals", 600, 1e-3, 0.02)],
-)
-def test_the_short_schedule_has_its_own_steps_and_rates(
-    name: str, steps: int, rate: float, encoder_rate: float
-) -> None:
-    experiment = Experiment(name, PRESETS[name], Path("unused"))
-    training = experiment.shortened().preset.explainer_training
-    assert training.steps == steps
-    assert training.learning_rate == rate
-    assert training.encoder_rate == encoder_rate
-    whole = experiment.preset.explainer_training
-    assert training.batch_size == whole.batch_size
 
 
 @pytest.mark.parametrize("part", PARTS)
