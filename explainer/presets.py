@@ -27,7 +27,7 @@ from explainer.data import ANIMALS, LabelledImages, load_data
 from explainer.errors import Registry
 from explainer.files import read_json, sha256, write_atomically, write_json
 from explainer.losses import LossWeights, classification_loss
-from explainer.model import build_explainer, start_from
+from explainer.model import EncoderDecoder, build_explainer, start_from
 from explainer.provenance import command_line, environment
 from explainer.training import (
     MaskedInputs,
@@ -75,7 +75,7 @@ class Preset:
     runs. ``half`` stores the weights in float16. ``rtis`` are the weights of
     RTIS's loss; a reproduction searches for the weight of its area.
     ``fine_tuned_from`` names a preset whose shipped networks all trainings
-    start from.
+    start from; a path names an Explainer of one's own.
     """
 
     data: str
@@ -291,6 +291,10 @@ class Preset:
             network.load_state_dict(before.state_dict())
         elif self.fine_tuned_from is not None:
             source = load_explainer(self.fine_tuned_from, kind=loss)
+            if isinstance(network, EncoderDecoder):
+                # As soft as a new one: a saturated sigmoid has no gradient.
+                by = network.sharpness / source.sharpness  # type: ignore[operator]
+                source.sharpen(by)  # type: ignore[operator]
             network.load_state_dict(source.state_dict())
         elif self.encoder_from_classifier:
             start_from(network, classifier)

@@ -1,10 +1,14 @@
 """The paper's hyper-parameters, and presets that can be built."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 
-from explainer.classifiers import CLASSIFIERS
-from explainer.data import ANIMALS, DATASETS
+from explainer.checkpoints import load_explainer, save_weights
+from explainer.classifiers import CLASSIFIERS, build_classifier
+from explainer.data import ANIMALS, DATASETS, Scenes
 from explainer.errors import UserError
 from explainer.masks import FILLS
 from explainer.model import NETWORKS, build_explainer
@@ -78,3 +82,46 @@ def test_animals() -> None:
 def test_unknown_preset_lists_the_known() -> None:
     with pytest.raises(UserError, match="'scene'; known: scenes, animals"):
         PRESETS["scene"]
+
+
+def test_a_training_goes_on_from_the_logits_before_sharpening(
+    tmp_path: Path,
+) -> None:
+    """Sharpened masks are saturated, and have no gradient to learn from."""
+    data = Scenes("train", 4)
+    preset = PRESETS["animals"]
+    options = {**preset.explainer_options, "scale": 0.5, "affinity_cells": 4}
+    torch.manual_seed(0)
+    trained = build_explainer("light", len(data.classes), **options)
+    images = torch.stack([data[i].image for i in range(4)])
+    with torch.no_grad():
+        before = trained.eval()(images)
+    trained.sharpen(8.0)  # type: ignore[operator]
+    path = tmp_path / "trained.safetensors"
+    config = {
+        "kind": "explainer",
+        "architecture": "light",
+        "classes": list(data.classes),
+        "options": {**options, "sharpness": trained.sharpness},
+    }
+    save_weights(path, trained, config)
+
+    preset = replace(
+        preset,
+        explainer_options=options,
+        explainer_training=replace(
+            preset.explainer_training, steps=1, batch_size=2, learning_rate=0
+        ),
+        fine_tuned_from=str(path),
+        stages=(),
+        averaged=1,
+        sharpen=(1.0,),
+        half=False,
+    )
+    classifier = build_classifier("small_cnn", data.classes)
+    folder = preset.train_explainer(
+        tmp_path / "run", classifier, data, data, progress=False
+    )
+    with torch.no_grad():
+        after = load_explainer(folder)(images)
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)

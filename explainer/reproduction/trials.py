@@ -2,7 +2,8 @@
 
 The trials are the ablation of the loss, the effect of training and of the
 network's parts, the number of seeds that confuse classes, and trainings on
-few images.
+few images. They train from nothing, except for the ablation on photographs
+(:data:`CONTINUED`).
 """
 
 from collections.abc import Mapping
@@ -50,6 +51,11 @@ SEEDS: Mapping[str, Mapping[str, int]] = {
 }
 """By experiment, the variants of the loss and with how many seeds each."""
 
+CONTINUED = {"animals": 300}
+"""Experiments whose ablation goes on from the trained Explainer, and for how
+many steps. From nothing a short training on photographs ends with worse masks
+than the untrained network has, whatever the loss."""
+
 SHORT_SEEDS = {"scenes": 5}
 """By experiment, the number of short runs to check for confusions."""
 
@@ -57,11 +63,12 @@ VALIDATED = 100
 """The number of validation images for a trial's training and sharpness."""
 
 PARTS: Mapping[str, Mapping[str, Any]] = {
+    "full": {},
     "no-sharing": {"affinity_cells": 0},
     "no-class-activation": {"class_activation": False},
     "no-magnification": {"scale": 1.0},
 }
-"""The options that leave out a part of the network."""
+"""The options that leave out a part of the network; "full" has them all."""
 
 BIASES = (-4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0)
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -116,9 +123,13 @@ def _variant_step(experiment: Experiment, variant: str, seed: int) -> Step:
 
 def ablation_of(experiment: Experiment) -> Ablation:
     """Return the experiment's ablation, on the short schedule."""
-    short = experiment.shortened()
+    short = experiment.shortened(CONTINUED.get(experiment.name))
+    preset = short.preset
+    if experiment.name in CONTINUED:
+        trained = str(experiment.out / "explainer")
+        preset = replace(preset, fine_tuned_from=trained)
     return Ablation(
-        short.preset,
+        preset,
         experiment.classifier,
         short.load("train"),
         short.load("val", VALIDATED),
@@ -137,12 +148,15 @@ def try_variant(experiment: Experiment, variant: str, seed: int) -> None:
 
 def ablate_all(experiment: Experiment) -> None:
     """Write ``ablation.json`` from the trials, and a file of masks."""
+    kinds = ["classifier"]
+    if experiment.name in CONTINUED:
+        kinds.append("explainer")
     ablate(
         ablation_of(experiment),
         experiment.out / "ablation.json",
         seeds=SEEDS[experiment.name],
         notes=experiment.notes
-        | {"measured_with": experiment.measured_with("classifier")},
+        | {"measured_with": experiment.measured_with(*kinds)},
     )
 
 
@@ -228,7 +242,7 @@ def part_steps(experiment: Experiment) -> list[Step]:
     trainings = [
         Step(
             f"adds-{name}",
-            f"train shortly, {name.replace('-', ' ')}",
+            f"train the network shortly, {name.replace('-', ' ')}",
             out / "adds" / name / "card.json",
             partial(train_part, experiment, name),
         )
@@ -341,11 +355,9 @@ def measure_parts(experiment: Experiment) -> None:
     """
     short = experiment.shortened()
     val, test = short.load("val", VALIDATED), short.load("test")
-    folders = {"full": "ablation/full-0", "untrained": "adds/untrained"}
-    folders |= {name: f"adds/{name}" for name in PARTS}
     scores, sharpened = {}, {}
-    for name, folder in folders.items():
-        network = experiment.network(folder)
+    for name in ("untrained", *PARTS):
+        network = experiment.network(f"adds/{name}")
         sharpened[name] = sharpen(network, val, short)
         scores[name] = [columns_of(short, network, test)]
     write_json(

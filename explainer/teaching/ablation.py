@@ -192,9 +192,13 @@ def trained_with(results: Results | None) -> str:
     counts = [len(row["iou"]["seeds"]) for row in variants.values()]
     low, high = min(counts), max(counts)
     seeds = f"{low}" if low == high else f"{low} to {high}"
+    # The trained Explainer is named only where the trainings start from it.
+    continued = "explainer" in card["measured_with"]
+    start = " from the trained Explainer on" if continued else ""
     return (
         f"{len(variants)} losses, seeds of each: {seeds}; "
-        f"{training['steps']:,} steps of {training['batch_size']} images; "
+        f"{training['steps']:,} steps of {training['batch_size']} images"
+        f"{start}; "
         f"measured on {card['n']} test images; {made_on(card)}."
     )
 

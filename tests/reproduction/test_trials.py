@@ -1,12 +1,16 @@
 """Few images make as large a batch as many; what is measured of trials."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from explainer.data import Scenes
 from explainer.evaluation.ablation import VARIANTS
 from explainer.presets import PRESETS
+from explainer.reproduction import Experiment, steps_of
 from explainer.reproduction.trials import (
+    CONTINUED,
     PARTS,
     SEEDS,
     means,
@@ -39,7 +43,17 @@ def test_each_part_of_the_loss_is_removed_with_three_seeds() -> None:
     assert set(SEEDS["animals"]) < set(VARIANTS)
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("name", CONTINUED)
+def test_an_ablation_that_goes_on_comes_after_the_explainer(
+    name: str,
+) -> None:
+    experiment = Experiment(name, PRESETS[name], Path("unused"))
+    order = [step.name for step in steps_of(experiment)]
+    first = next(k for k in order if k.startswith("ablation-"))
+    assert order.index("explainer") < order.index(first)
+
+
+@pytest.mark.parametrize("part", [name for name in PARTS if name != "full"])
 def test_a_part_is_one_that_the_animals_network_has(part: str) -> None:
     options = PRESETS["animals"].explainer_options
     for name, value in PARTS[part].items():

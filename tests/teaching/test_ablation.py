@@ -99,11 +99,16 @@ def test_the_training_is_told_with_its_hardware_and_commit() -> None:
         "gpu": None,
         "cpu": "a processor",
         "commit": "0123456789",
+        "measured_with": {"classifier": "ab"},
     }
     assert trained_with(found) == (
         "8 losses, seeds of each: 3; 1,200 steps of 16 images; measured on "
         "500 test images; a processor, commit 0123456."
     )
+    continued = {**found, "card": {**found["card"]}}
+    continued["card"]["measured_with"] = {"explainer": "cd"}
+    told = "16 images from the trained Explainer on; measured on"
+    assert told in trained_with(continued)
     full = found["variants"]["full"]["iou"]
     full["seeds"] = full["seeds"][:1]
     assert "seeds of each: 1 to 3;" in trained_with(found)
