@@ -412,14 +412,19 @@ def adds_verdict(adds: Results | None) -> str:
     """Return what training adds in IoU, and what each part does."""
     if not adds:
         return NOT_RUN
-    variants = adds["variants"]
+    variants, steps = adds["variants"], adds["card"]["steps"]
     trained, untrained = (
         variants[k]["iou"]["mean"] for k in ("full", "untrained")
     )
     text = (
-        f"Untrained the network has an IoU of {number(untrained)}, trained "
-        f"one of {number(trained)}."
+        f"Untrained the network has an IoU of {number(untrained)}, after "
+        f"{steps:,} steps one of {number(trained)}."
     )
+    if trained < untrained:
+        text += (
+            " So this training is too short to help the masks; the rows "
+            "*untrained* and *Explainer* of the scoreboard show the long one."
+        )
     for key, name in PARTS.items():
         change = find(variants, key, "difference", "iou")
         if key == "untrained" or not change:

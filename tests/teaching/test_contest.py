@@ -228,13 +228,19 @@ def test_what_training_and_the_parts_add() -> None:
             "untrained": scored(0.3) | {"difference": scored(-0.2)},
             "no-sharing": scored(0.45) | {"difference": scored(-0.05)},
             "no-magnification": scored(0.3) | {"difference": scored(-0.2)},
-        }
+        },
+        "card": {"steps": 1200},
     }
     assert adds_verdict(adds) == (
-        "Untrained the network has an IoU of 0.30, trained one of 0.50. "
+        "Untrained the network has an IoU of 0.30, after 1,200 steps one of "
+        "0.50. "
         "Trained without sharing its IoU changes by −0.05 (not decided). "
         "Trained without magnification its IoU changes by −0.20."
     )
+    better = adds | {
+        "variants": adds["variants"] | {"untrained": scored(0.6)}
+    }
+    assert "too short to help" in adds_verdict(better)
     shown = adds_table(adds)
     assert shown.rows["untrained"][0] == "0.30 [0.20, 0.40]"
     assert next(iter(shown.rows)) == "trained (short schedule)"
