@@ -66,9 +66,10 @@ PARTS: Mapping[str, Mapping[str, Any]] = {
     "full": {},
     "no-sharing": {"affinity_cells": 0},
     "no-class-activation": {"class_activation": False},
-    "no-magnification": {"scale": 1.0},
+    "magnified": {"scale": 1.43},
 }
-"""The options that leave out a part of the network; "full" has them all."""
+"""The options of the networks to compare. "full" is that of the short
+schedule, which does not magnify."""
 
 BIASES = (-4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0)
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -257,7 +258,7 @@ def part_steps(experiment: Experiment) -> list[Step]:
         ),
         Step(
             "adds-untrained",
-            "the same at the size of the short schedule",
+            "the same without magnification",
             out / "adds" / "untrained" / "card.json",
             partial(
                 finish_untrained, experiment.shortened(), "adds/untrained"
@@ -274,7 +275,7 @@ def part_steps(experiment: Experiment) -> list[Step]:
 
 
 def train_part(experiment: Experiment, name: str) -> None:
-    """Train a network without one part, for few steps, in ``adds/NAME/``."""
+    """Train a network of :data:`PARTS`, for few steps, in ``adds/NAME/``."""
     preset = experiment.shortened().preset
     options = {**preset.explainer_options, **PARTS[name]}
     preset = replace(preset, explainer_options=options, sharpen=(1.0,))
@@ -349,7 +350,7 @@ def columns_of(
 
 
 def measure_parts(experiment: Experiment) -> None:
-    """Write ``adds.json``: test scores of the networks without a part.
+    """Write ``adds.json``: test scores of the networks of :data:`PARTS`.
 
     The sharpness of each is chosen on validation images.
     """

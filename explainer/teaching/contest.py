@@ -388,7 +388,7 @@ PARTS = {
     "untrained": "untrained",
     "no-class-activation": "without class activation",
     "no-sharing": "without sharing",
-    "no-magnification": "without magnification",
+    "magnified": "with magnification",
 }
 
 

@@ -53,8 +53,24 @@ def test_an_ablation_that_goes_on_comes_after_the_explainer(
     assert order.index("explainer") < order.index(first)
 
 
+@pytest.mark.parametrize(
+    ("name", "steps"), [("scenes", 1200), ("animals", 600)]
+)
+def test_the_short_schedule_has_whole_images_and_does_not_magnify(
+    name: str, steps: int
+) -> None:
+    experiment = Experiment(name, PRESETS[name], Path("unused"))
+    short, whole = experiment.shortened().preset, experiment.preset
+    assert short.explainer_training.steps == steps
+    assert short.explainer_options.get("scale", 1.0) == 1.0
+    assert short.size == whole.size
+    rate = short.explainer_training.learning_rate
+    assert rate == whole.explainer_training.learning_rate
+
+
 @pytest.mark.parametrize("part", [name for name in PARTS if name != "full"])
-def test_a_part_is_one_that_the_animals_network_has(part: str) -> None:
-    options = PRESETS["animals"].explainer_options
+def test_a_part_differs_from_the_short_schedule(part: str) -> None:
+    experiment = Experiment("animals", PRESETS["animals"], Path("unused"))
+    options = experiment.shortened().preset.explainer_options
     for name, value in PARTS[part].items():
         assert options[name] != value
