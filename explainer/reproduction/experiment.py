@@ -77,8 +77,7 @@ class Experiment:
         It has 1,200 steps in one stage (600 for photographs, without
         magnification) and no averaging. The learning rate falls to zero at
         the last step. It never has more steps than the full training. Images
-        have their full size: on smaller ones the classifier recognises less
-        of what a mask keeps.
+        keep the size that the classifier was trained with.
         """
         preset = self.preset
         steps = steps or SHORT_STEPS.get(self.name, 1000)
