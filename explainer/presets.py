@@ -225,12 +225,18 @@ class Preset:
         if initial_weights == "random" and "pretrained_backbone" in options:
             options["pretrained_backbone"] = False
         stages = self.stages or (Stage(training.steps),)
+        source: Any = None
+        start: dict[str, Any] = {}
+        if self.fine_tuned_from is not None:
+            source = load_explainer(self.fine_tuned_from, kind=loss)
+            # So that a run is not resumed after its start has changed.
+            start = {"started_from": source.sha256}
         network: nn.Module | None = None
         runs = []
         for number, stage in enumerate(stages, start=1):
             here = {**options, **stage.options}
             network = self._start(
-                network, classifier, here, training.seed, loss
+                network, classifier, here, training.seed, source
             )
             run = fit_explainer(
                 network,
@@ -245,6 +251,7 @@ class Preset:
                     "architecture": self.explainer,
                     "options": here,
                     "fine_tuned_from": self.fine_tuned_from,
+                    **start,
                     "classes": list(train.classes),
                     "size": self.size,
                 },
@@ -281,7 +288,7 @@ class Preset:
         classifier: nn.Module,
         options: dict[str, object],
         seed: int,
-        loss: str,
+        source: Any,
     ) -> nn.Module:
         """Return the network that a stage starts from."""
         torch.manual_seed(seed)
@@ -289,12 +296,10 @@ class Preset:
         network = build_explainer(self.explainer, n_classes, **options)
         if before is not None:
             network.load_state_dict(before.state_dict())
-        elif self.fine_tuned_from is not None:
-            source = load_explainer(self.fine_tuned_from, kind=loss)
+        elif source is not None:
             if isinstance(network, EncoderDecoder):
                 # As soft as a new one: a saturated sigmoid has no gradient.
-                by = network.sharpness / source.sharpness  # type: ignore[operator]
-                source.sharpen(by)  # type: ignore[operator]
+                source.sharpen(network.sharpness / source.sharpness)
             network.load_state_dict(source.state_dict())
         elif self.encoder_from_classifier:
             start_from(network, classifier)

@@ -13,6 +13,7 @@ from explainer.errors import UserError
 from explainer.masks import FILLS
 from explainer.model import NETWORKS, build_explainer
 from explainer.presets import PRESETS
+from explainer.training import TrainingError
 
 # The authors' configuration files: lambda_e, weights of B, A(m), A(n),
 # lambda_tv, learning rates of the Explainer and the classifier, patience.
@@ -119,9 +120,13 @@ def test_a_training_goes_on_from_the_logits_before_sharpening(
         half=False,
     )
     classifier = build_classifier("small_cnn", data.classes)
-    folder = preset.train_explainer(
-        tmp_path / "run", classifier, data, data, progress=False
-    )
+    arguments = (tmp_path / "run", classifier, data, data)
+    folder = preset.train_explainer(*arguments, progress=False)
     with torch.no_grad():
         after = load_explainer(folder)(images)
     torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
+
+    trained.sharpen(2.0)  # type: ignore[operator]
+    save_weights(path, trained, config)
+    with pytest.raises(TrainingError, match="another configuration"):
+        preset.train_explainer(*arguments, progress=False)

@@ -375,7 +375,12 @@ class Ablation:
         """Return what all trainings have in common."""
         training = asdict(self.preset.explainer_training)
         del training["seed"]
+        start: dict[str, Any] = {}
+        if self.preset.fine_tuned_from is not None:
+            network: Any = load_explainer(self.preset.fine_tuned_from)
+            start = {"started_from": network.sha256}
         return {
+            **start,
             "classifier": describe(self.classifier.classifier),
             "architecture": self.preset.explainer,
             "train": describe_data(self.train),
