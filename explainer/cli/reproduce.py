@@ -153,7 +153,7 @@ def reproduce_command(
         )
     shipping = SHIP in (only or [])
     if listed or dry_run:
-        for step in plan:
+        for step in every if listed and not named else plan:
             state = "done" if step.done else "to do"
             if listed or not step.done:
                 typer.echo(f"{step.name:<36}{state:<8}{step.does}")

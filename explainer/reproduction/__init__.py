@@ -16,6 +16,7 @@ from explainer.deadline import OutOfTime, check_time, time_limit
 from explainer.errors import UserError
 from explainer.files import read_json, write_json
 from explainer.presets import PRESETS
+from explainer.reproduction.agreement import agreement_steps
 from explainer.reproduction.cheating import cheating_steps
 from explainer.reproduction.costs import cost_steps
 from explainer.reproduction.experiment import Experiment, Step
@@ -72,6 +73,7 @@ def steps_of(experiment: Experiment) -> list[Step]:
             cheating_steps,
             cost_steps,
             truth_steps,
+            agreement_steps,
         )
         for step in group(experiment)
     ]
@@ -97,14 +99,19 @@ def remember(path: Path, asked: Mapping[str, object]) -> None:
 
 
 def chosen_steps(steps: Sequence[Step], only: Sequence[str]) -> list[Step]:
-    """Return the named steps, or all; UserError for an unknown name."""
+    """Return the named steps, or the whole experiment.
+
+    Raises :class:`UserError` for an unknown name.
+    """
     names = [step.name for step in steps]
     for name in only:
         if name not in names:
             raise UserError(
                 f"no step {name!r}; known: {', '.join(names)}, ship"
             )
-    return [step for step in steps if not only or step.name in only]
+    if not only:
+        return [step for step in steps if not step.by_name]
+    return [step for step in steps if step.name in only]
 
 
 @contextmanager

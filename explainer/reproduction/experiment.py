@@ -128,12 +128,17 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Step:
-    """One step: what it does, the last file it writes, how to run it."""
+    """One step: what it does, the last file it writes, how to run it.
+
+    A step ``by_name`` is no part of the experiment and runs only if it is
+    named.
+    """
 
     name: str
     does: str
     leaves: Path
     run: Callable[[], object]
+    by_name: bool = False
 
     @property
     def done(self) -> bool:

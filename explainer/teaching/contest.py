@@ -451,6 +451,15 @@ def pairs_of(results: Results | None) -> dict[str, tuple[float, float]]:
     }
 
 
+def by_ratio(results: Results | None) -> list[str]:
+    """Return the paper's methods, that with the highest ratio first."""
+    pairs = pairs_of(results)
+    ratios = {
+        m: pairs[m][0] / pairs[m][1] for m in PAPER_METHODS if m in pairs
+    }
+    return sorted(ratios, key=lambda m: ratios[m], reverse=True)
+
+
 def ratio_table(sources: Mapping[str, Results | None]) -> Table:
     """Return diagonal, rest and their ratio by method and source.
 
@@ -484,12 +493,9 @@ def class_score_verdict(results: Results | None) -> str:
     if not results or "explainer" not in results:
         return NOT_RUN
     pairs = pairs_of(results)
-    methods = {m: pairs[m] for m in PAPER_METHODS if m in pairs}
-    by_ratio = sorted(
-        methods, key=lambda m: methods[m][0] / methods[m][1], reverse=True
-    )
+    methods = {m: pairs[m] for m in by_ratio(results)}
     order = [
-        f"{title(m)} ({methods[m][0] / methods[m][1]:.2f})" for m in by_ratio
+        f"{title(m)} ({own / rest:.2f})" for m, (own, rest) in methods.items()
     ]
     own, rest = methods["explainer"]
     higher = [title(m) for m in methods if methods[m][0] > own]

@@ -151,6 +151,9 @@ def test_what_is_done_is_passed_over(tmp_path: Path) -> None:
     assert order == ["s0", "s2"]
     assert said == ["== s0: write s0", "== s2: write s2"]
     assert [s.name for s in chosen_steps(steps, ["s2", "s0"])] == ["s0", "s2"]
+    steps[1] = replace(steps[1], by_name=True)
+    assert [s.name for s in chosen_steps(steps, [])] == ["s0", "s2"]
+    assert [s.name for s in chosen_steps(steps, ["s1"])] == ["s1"]
 
 
 def test_when_the_minutes_are_over_it_says_how_to_resume(
@@ -291,7 +294,7 @@ def check_ship(out: Path, checkout: Path) -> None:
     """What is shipped are the files of the run, under the preset's name."""
     (out / "experiment.json").write_text('{"experiment": "scenes"}')
     this = Experiment("scenes", PRESETS["scenes"], out)
-    steps = steps_of(this)
+    steps = chosen_steps(steps_of(this), [])
     written = ship(this, steps, checkout)
     results = checkout / "book" / "results"
     assert {p.name for p in results.iterdir()} == {
@@ -383,6 +386,27 @@ def test_a_step_runs_on_the_shipped_networks(tmp_path: Path) -> None:
     (out / "explainer" / "card.json").write_text(json.dumps(card))
     with pytest.raises(UserError, match="another explainer than the shipped"):
         run(*asked, "--only", "scoreboard-rtis")
+
+
+def test_a_reproduction_is_kept_beside_the_shipped_one(
+    tmp_path: Path,
+) -> None:
+    """Here it is the shipped one itself, so all scores are the same."""
+    asked = ("scenes", "--out", str(tmp_path), "--only", "agreement")
+    with pytest.raises(UserError, match="do the step 'scoreboard' first"):
+        run(*asked)
+    run(*asked, "--from-shipped")
+    found = json.loads((tmp_path / "agreement.json").read_text())
+    for name in ("scoreboard", "class_scores"):
+        book = json.loads(results_file(f"{name}_scenes.json").read_text())
+        assert set(found[name]) == set(book) - {"card"}
+        for method, row in found[name].items():
+            assert row.items() <= book[method].items()
+    again = found["card"]["again"]
+    assert found["card"]["measured_with"] == {
+        kind: made["sha256"] for kind, made in again.items()
+    }
+    assert again["rtis"]["threads"] == 1
 
 
 def test_results_of_other_networks_are_not_taken() -> None:

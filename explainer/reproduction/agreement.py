@@ -1,0 +1,88 @@
+"""A reproduction beside the results that the package comes with."""
+
+from functools import partial
+from typing import Any
+
+from explainer.errors import UserError
+from explainer.evaluation.summary import MAIN
+from explainer.files import read_json, results_file, write_json
+from explainer.provenance import command_line, environment
+from explainer.reproduction.experiment import Experiment, Step
+from explainer.reproduction.shipping import KINDS
+
+TABLES = ("scoreboard", "class_scores")
+"""The results that are compared."""
+
+ENVIRONMENT = ("threads", "cpu", "gpu", "torch", "commit", "date")
+"""What is told of the training of each network."""
+
+EXPERIMENTS = ("scenes",)
+
+
+def agreement_steps(experiment: Experiment) -> list[Step]:
+    """Return the step; none for experiments that were not made twice."""
+    if experiment.name not in EXPERIMENTS:
+        return []
+    return [
+        Step(
+            "agreement",
+            "keep the scores beside the shipped ones (only if named)",
+            experiment.out / "agreement.json",
+            partial(put_beside, experiment),
+            by_name=True,
+        )
+    ]
+
+
+def put_beside(experiment: Experiment) -> None:
+    """Write ``agreement.json``: the scores of this second reproduction.
+
+    It holds the main metrics of ``scoreboard`` and the tables of
+    ``class_scores``. The card's ``measured_with`` are the shipped networks,
+    with whose results they are to be compared; ``again`` are the networks
+    that were trained here. Raises :class:`UserError` if the scores of either
+    are missing.
+    """
+    found = {}
+    for name in TABLES:
+        here = experiment.out / f"{name}.json"
+        theirs = results_file(f"{name}_{experiment.name}.json")
+        for path in (here, theirs):
+            if not path.is_file():
+                raise UserError(
+                    f"no {path}: do the step {name!r} first, in this folder "
+                    "and for the shipped results"
+                )
+        found[name] = read_json(here), read_json(theirs)
+    board, shipped_board = found["scoreboard"]
+    classes, _ = found["class_scores"]
+    write_json(
+        experiment.out / "agreement.json",
+        {
+            "scoreboard": {
+                method: {metric: row[metric] for metric in MAIN}
+                for method, row in board.items()
+                if method != "card"
+            },
+            "class_scores": {
+                method: {k: row[k] for k in ("classes", "columns", "scores")}
+                for method, row in classes.items()
+                if method != "card"
+            },
+            "card": {
+                **experiment.notes,
+                "seed": board["card"]["seed"],
+                "measured_with": shipped_board["card"]["measured_with"],
+                "again": {kind: made(experiment, kind) for kind in KINDS},
+                "command": command_line(),
+                **environment(),
+            },
+        },
+    )
+
+
+def made(experiment: Experiment, kind: str) -> dict[str, Any]:
+    """Return the SHA-256 of a network's file and how it was trained."""
+    card = read_json(experiment.folder_of(kind) / "card.json")
+    about = card["environment"]
+    return {"sha256": card["sha256"], **{k: about[k] for k in ENVIRONMENT}}
