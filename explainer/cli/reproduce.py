@@ -154,9 +154,10 @@ def reproduce_command(
     shipping = SHIP in (only or [])
     if listed or dry_run:
         for step in every if listed and not named else plan:
-            state = "done" if step.done else "to do"
+            left = "by name" if step.by_name else "to do"
+            state = "done" if step.done else left
             if listed or not step.done:
-                typer.echo(f"{step.name:<36}{state:<8}{step.does}")
+                typer.echo(f"{step.name:<42}{state:<8}{step.does}")
         return
     remember(
         this.out / "experiment.json",

@@ -26,7 +26,7 @@ def agreement_steps(experiment: Experiment) -> list[Step]:
     return [
         Step(
             "agreement",
-            "keep the scores beside the shipped ones (only if named)",
+            "keep the scores beside the shipped ones",
             experiment.out / "agreement.json",
             partial(put_beside, experiment),
             by_name=True,
