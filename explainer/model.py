@@ -125,7 +125,8 @@ def affinity(
     features: Sequence[Tensor],
     cells: tuple[int, int],
     temperature: float = 0.1,
-    reach: float = 0.5,
+    *,
+    reach: float,
 ) -> Tensor:
     """Return row-stochastic weights ``(B, N, N)`` between N similar cells.
 
@@ -158,7 +159,7 @@ def affinity(
 
 
 def share(
-    logits: Tensor, weights: Tensor, cells: tuple[int, int], rounds: int = 2
+    logits: Tensor, weights: Tensor, cells: tuple[int, int], rounds: int
 ) -> Tensor:
     """Return logits averaged over similar cells, ``(B, C, *cells)``.
 
@@ -204,6 +205,9 @@ class EncoderDecoder(nn.Module):
     affinity_cells:
         Rows and columns of the grid on which logits are averaged over
         similar cells (:func:`affinity`); 0 for no averaging.
+    affinity_reach, affinity_rounds:
+        How far this reaches, in widths of the image, and how often it is
+        done.
     """
 
     channels_last = True
@@ -224,6 +228,8 @@ class EncoderDecoder(nn.Module):
         class_activation: nn.Module | None = None,
         scale: float = 1.0,
         affinity_cells: int = 0,
+        affinity_reach: float = 0.5,
+        affinity_rounds: int = 2,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -236,6 +242,8 @@ class EncoderDecoder(nn.Module):
         self.class_activation = class_activation
         self.scale = scale
         self.affinity_cells = affinity_cells
+        self.affinity_reach = affinity_reach
+        self.affinity_rounds = affinity_rounds
         self.sharpness = sharpness
         self.train_encoder = train_encoder
         bias = self.decoder.head.bias
@@ -290,8 +298,10 @@ class EncoderDecoder(nn.Module):
             cells = (self.affinity_cells, self.affinity_cells)
             # The colours and the finest features. Coarser ones are similar
             # over the whole neighbourhood of an object.
-            weights = affinity([x, *features[:2]], cells)
-            logits = share(logits, weights, cells)
+            weights = affinity(
+                [x, *features[:2]], cells, reach=self.affinity_reach
+            )
+            logits = share(logits, weights, cells, self.affinity_rounds)
             corners = False  # cells of that grid are areas
         return _resize(logits, images.shape[-2:], corners)
 
@@ -420,6 +430,8 @@ def light(
     class_activation: bool = False,
     scale: float = 1.0,
     affinity_cells: int = 0,
+    affinity_reach: float = 0.5,
+    affinity_rounds: int = 2,
 ) -> EncoderDecoder:
     """Return a light Explainer on EfficientNet-Lite0 for photographs.
 
@@ -437,6 +449,8 @@ def light(
         class_activation=Lite0Head(n_classes) if class_activation else None,
         scale=scale,
         affinity_cells=affinity_cells,
+        affinity_reach=affinity_reach,
+        affinity_rounds=affinity_rounds,
     )
 
 

@@ -309,7 +309,7 @@ def test_a_logit_spreads_over_its_own_kind_and_no_further() -> None:
     weights = affinity([two_halves()], cells, temperature=0.05, reach=100.0)
     logits = torch.zeros(1, 1, 4, 4)
     logits[0, 0, 1, 0] = 8  # one cell of the left half's eight
-    shared = share(logits, weights, cells)
+    shared = share(logits, weights, cells, 2)
     assert_close(shared[0, 0, :, :2], torch.ones(4, 2), rtol=0, atol=1e-3)
     assert_close(shared[0, 0, :, 2:], torch.zeros(4, 2), rtol=0, atol=1e-3)
 
@@ -318,7 +318,7 @@ def test_a_short_reach_keeps_a_logit_where_it_is() -> None:
     cells = (4, 4)
     weights = affinity([two_halves()], cells, reach=0.01)
     logits = torch.randn(1, 3, 4, 4)
-    assert_close(share(logits, weights, cells), logits)
+    assert_close(share(logits, weights, cells, 2), logits)
 
 
 @given(
@@ -334,12 +334,12 @@ def test_rows_sum_to_one_and_an_average_stays_between(
         torch.rand(2, 5, 3, 4, generator=generator),
     ]
     cells = (height, width)
-    weights = affinity(several, cells, temperature)
+    weights = affinity(several, cells, temperature, reach=0.5)
     assert weights.shape == (2, height * width, height * width)
     assert_close(weights.sum(2), torch.ones(2, height * width))
     assert (weights >= 0).all()
     logits = torch.randn(2, 4, 8, 8, generator=generator)
-    shared = share(logits, weights, cells)
+    shared = share(logits, weights, cells, 2)
     assert shared.shape == (2, 4, height, width)
     assert shared.max() <= logits.max() + 1e-5
     assert shared.min() >= logits.min() - 1e-5
@@ -347,11 +347,11 @@ def test_rows_sum_to_one_and_an_average_stays_between(
 
 def test_no_gradient_bends_the_affinity() -> None:
     features = torch.randn(1, 3, 4, 4, requires_grad=True)
-    assert not affinity([features], (4, 4)).requires_grad
+    assert not affinity([features], (4, 4), reach=0.5).requires_grad
 
 
 def test_an_image_of_one_colour_is_no_trouble() -> None:
-    weights = affinity([torch.full((1, 3, 8, 8), 0.5)], (2, 2))
+    weights = affinity([torch.full((1, 3, 8, 8), 0.5)], (2, 2), reach=0.5)
     assert torch.isfinite(weights).all()
 
 

@@ -116,6 +116,7 @@ def test_a_training_goes_on_from_the_logits_before_sharpening(
         fine_tuned_from=str(path),
         stages=(),
         averaged=1,
+        finished={},
         sharpen=(1.0,),
         half=False,
     )
@@ -125,6 +126,20 @@ def test_a_training_goes_on_from_the_logits_before_sharpening(
     with torch.no_grad():
         after = load_explainer(folder)(images)
     torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
+
+    nearer = {"affinity_reach": 0.1, "affinity_rounds": 3}
+    folder = replace(preset, finished=nearer).train_explainer(
+        tmp_path / "nearer", *arguments[1:], progress=False
+    )
+    config["options"] |= nearer  # type: ignore[index, operator]
+    save_weights(tmp_path / "nearer.safetensors", trained, config)
+    with torch.no_grad():
+        found = load_explainer(folder)(images)
+        expected = load_explainer(str(tmp_path / "nearer.safetensors"))(
+            images
+        )
+    torch.testing.assert_close(8 * found, expected, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(found, after, rtol=1e-2, atol=1e-2)
 
     trained.sharpen(2.0)  # type: ignore[operator]
     save_weights(path, trained, config)

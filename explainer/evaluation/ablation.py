@@ -148,13 +148,14 @@ def shortened(
 
 
 def fresh_network(preset: Preset, classifier: Frozen, seed: int) -> nn.Module:
-    """Return the Explainer network that a training of the preset starts from.
+    """Return the preset's Explainer network as it is without any training.
 
     Seeds the global random state, as a training does.
     """
     torch.manual_seed(seed)
+    options = {**preset.explainer_options, **preset.finished}
     network = build_explainer(
-        preset.explainer, len(classifier.classes), **preset.explainer_options
+        preset.explainer, len(classifier.classes), **options
     )
     if preset.encoder_from_classifier:
         start_from(network, classifier)

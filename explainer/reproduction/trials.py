@@ -308,6 +308,7 @@ def finish_untrained(experiment: Experiment, folder: str) -> None:
         "architecture": preset.explainer,
         "options": {
             **preset.explainer_options,
+            **preset.finished,
             "sharpness": network.sharpness,
         },
         "classes": list(experiment.classifier.classes),
