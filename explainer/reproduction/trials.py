@@ -9,6 +9,7 @@ few images. They train from nothing, except for the ablation on photographs
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from statistics import fmean
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.utils.data import Subset
 
 from explainer.checkpoints import save_weights
 from explainer.data import LabelledImages, all_labels
+from explainer.deadline import check_time
 from explainer.evaluation.ablation import (
     PICTURED,
     VARIANTS,
@@ -74,6 +76,10 @@ schedule, which does not magnify."""
 BIASES = (-4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0)
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Biases and factors of the logits to try for the untrained network."""
+
+REACHES = (0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
+ROUNDS = (1, 2, 4, 6)
+"""Ways of sharing among similar cells: how far, and how often."""
 
 IMAGES = {"scenes": (1, 10, 100, 1000)}
 """By experiment, the numbers of training images."""
@@ -262,6 +268,12 @@ def part_steps(experiment: Experiment) -> list[Step]:
                 finish_untrained, experiment.shortened(), "adds/untrained"
             ),
         ),
+        Step(
+            "sharing",
+            "compare ways of sharing among similar cells",
+            out / "sharing.json",
+            partial(measure_sharing, experiment),
+        ),
         *trainings,
         Step(
             "adds",
@@ -324,6 +336,33 @@ def finish_untrained(experiment: Experiment, folder: str) -> None:
             "sha256": sha256(weights),
             "command": command_line(),
             **environment(),
+        },
+    )
+
+
+def measure_sharing(experiment: Experiment) -> None:
+    """Write ``sharing.json``: the trained Explainer with other sharing.
+
+    For each reach and number of rounds there are the scores of its masks on
+    validation images; without rounds nothing is shared. Nothing is trained
+    anew. :attr:`Preset.finished` was chosen in this way.
+    """
+    network: Any = experiment.network("explainer")
+    val = experiment.load("val", VALIDATED)
+    tried: list[dict[str, float]] = []
+    for reach, rounds in [(REACHES[0], 0), *product(REACHES, ROUNDS)]:
+        check_time()
+        network.affinity_reach, network.affinity_rounds = reach, rounds
+        scores = sharpness_scores(network, val, (1.0,))[1.0]
+        tried.append({"reach": reach, "rounds": rounds, **scores})
+    write_json(
+        experiment.out / "sharing.json",
+        {
+            "card": experiment.card(
+                "classifier", "explainer", split="val", n=len(val), seed=0
+            ),
+            "finished": dict(experiment.preset.finished),
+            "tried": tried,
         },
     )
 

@@ -355,19 +355,22 @@ def tried_table(
     search: Results | None,
     areas: Results | None,
     earlier: Sequence[Results | None] = (),
+    sharing: Results | None = None,
 ) -> Table:
     """Return how much was tried for each method before the test images.
 
     ``search`` and ``areas`` are the searches for the rivals' settings and for
     the weight of RTIS's area; ``earlier`` are files of runs with other
-    recipes for the Explainer.
+    recipes for the Explainer, ``sharing`` is the comparison of ways to share
+    its logits.
     """
     runs = {m for tries in earlier if tries for m in tries}
     recipes = len(runs - {"card", "ellipse"})
     ours = PRESETS[preset]
+    settings = len(ours.sharpen) + len(find(sharing, "tried") or ())
     rows = {
         title("explainer"): [
-            recipes or "not counted", len(ours.seeds), len(ours.sharpen)
+            recipes or "not counted", len(ours.seeds), settings
         ]
     }  # fmt: skip
     for m in RIVALS:

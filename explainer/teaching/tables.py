@@ -237,6 +237,26 @@ def search_table(search: Results) -> Table:
     return table([*headings, "tried", "images", "chosen"], rows)
 
 
+def sharing_table(sharing: Results | None) -> Table | str:
+    """Return the IoU by reach and rounds of sharing, a row per reach.
+
+    ``sharing`` is a file ``sharing_PRESET.json``.
+    """
+    if sharing is None:
+        return NOT_RUN
+    iou = {(t["reach"], t["rounds"]): t["iou"] for t in sharing["tried"]}
+    none = [value for (_, rounds), value in iou.items() if rounds == 0]
+    rounds = sorted({n for _, n in iou if n})
+    rows = {
+        f"reach {reach:g}": [f"{iou[reach, n]:.3f}" for n in rounds]
+        for reach in sorted({reach for reach, n in iou if n})
+    }
+    rows["not shared"] = [f"{none[0]:.3f}", *["–"] * (len(rounds) - 1)]
+    return table(
+        [f"{n} rounds" if n > 1 else "1 round" for n in rounds], rows
+    )
+
+
 # --- paper, authors' notebook, ours ------------------------------------
 
 NOT_RUN, NOT_AVAILABLE = Text("not run"), Text("not available")

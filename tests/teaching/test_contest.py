@@ -213,6 +213,10 @@ def test_tries_of_both_sides_are_counted() -> None:
         "RISE": [0, 0, 7],
         "RTIS": [2, 1, 3],
     }
+    shared = tried_table(
+        "scenes", None, None, [earlier], {"tried": [{}] * 5, "card": {}}
+    )
+    assert shared.rows == {"Explainer": [2, seeds, len(factors) + 5]}
     alone = tried_table("scenes", None, None)
     assert alone.rows == {"Explainer": ["not counted", seeds, len(factors)]}
 

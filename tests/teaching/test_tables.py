@@ -24,6 +24,7 @@ from explainer.teaching.tables import (
     score_cells,
     score_table,
     search_table,
+    sharing_table,
 )
 
 MAIN = ("accuracy", "iou", "iou_50", "saliency", "mae")
@@ -50,6 +51,26 @@ RESULTS = {
     "zero": method(-0.2, difference=difference(-0.5, 0.1)),
     "card": {"seed": 0},
 }
+
+
+def test_sharing_has_a_row_per_reach():
+    tried = [
+        {"reach": reach, "rounds": rounds, "iou": reach + rounds / 100}
+        for reach, rounds in (
+            (0.1, 0),
+            (0.5, 1),
+            (0.1, 1),
+            (0.1, 4),
+            (0.5, 4),
+        )
+    ]
+    shown = sharing_table({"tried": tried, "card": {}})
+    assert shown.rows == {
+        "reach 0.1": ["0.110", "0.140"],
+        "reach 0.5": ["0.510", "0.540"],
+        "not shared": ["0.100", "–"],
+    }
+    assert sharing_table(None) == NOT_RUN
 
 
 def test_made_on_names_the_gpu_if_there_is_one():
