@@ -450,20 +450,6 @@ def test_on_photographs(voc_root: Path, tmp_path: Path) -> None:
     assert tuple(scores["explainer"]["classes"]) == PAPER_TABLE
 
 
-def test_ways_of_sharing_are_compared(
-    voc_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("explainer.reproduction.trials.REACHES", (0.1, 0.5))
-    monkeypatch.setattr("explainer.reproduction.trials.ROUNDS", (1, 6))
-    asked = ("animals", "--from-shipped", "--only", "sharing", "--limit", "2")
-    run(*asked, "--root", str(voc_root), "--out", str(tmp_path / "run"))
-    found = json.loads((tmp_path / "run" / "sharing.json").read_text())
-    ways = [(t["reach"], t["rounds"]) for t in found["tried"]]
-    assert ways == [(0.1, 0), (0.1, 1), (0.1, 6), (0.5, 1), (0.5, 6)]
-    assert len({t["mae"] for t in found["tried"]}) == len(ways)
-    assert set(found["card"]["measured_with"]) == {"classifier", "explainer"}
-
-
 def write_coco(root: Path) -> None:
     """Write images of 24 x 16 pixels: a cat at the left, a person right."""
     names = {1: "person", 17: "cat"}

@@ -7,13 +7,15 @@ import torch
 
 from explainer.data import Scenes
 from explainer.evaluation.ablation import VARIANTS
+from explainer.files import read_json
 from explainer.presets import PRESETS
-from explainer.reproduction import Experiment, steps_of
+from explainer.reproduction import Experiment, steps_of, take_shipped
 from explainer.reproduction.trials import (
     CONTINUED,
     PARTS,
     SEEDS,
     means,
+    measure_sharing,
     repeated,
 )
 
@@ -74,3 +76,19 @@ def test_a_part_differs_from_the_short_schedule(part: str) -> None:
     options = experiment.shortened().preset.explainer_options
     for name, value in PARTS[part].items():
         assert options[name] != value
+
+
+def test_ways_of_sharing_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the scenes' network, which shares its logits, too."""
+    monkeypatch.setattr("explainer.reproduction.trials.REACHES", (0.1, 0.5))
+    monkeypatch.setattr("explainer.reproduction.trials.ROUNDS", (1, 6))
+    this = Experiment("scenes", PRESETS["scenes"], tmp_path, limit=4)
+    take_shipped(this, steps_of(this))
+    measure_sharing(this)
+    found = read_json(tmp_path / "sharing.json")
+    ways = [(t["reach"], t["rounds"]) for t in found["tried"]]
+    assert ways == [(0.1, 0), (0.1, 1), (0.1, 6), (0.5, 1), (0.5, 6)]
+    assert len({t["mae"] for t in found["tried"]}) == len(ways)
+    assert set(found["card"]["measured_with"]) == {"classifier", "explainer"}
