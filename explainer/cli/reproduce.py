@@ -153,7 +153,8 @@ def reproduce_command(
         )
     shipping = SHIP in (only or [])
     if listed or dry_run:
-        for step in every if listed and not named else plan:
+        shown = every if listed and not named else plan
+        for step in shown:
             left = "by name" if step.by_name else "to do"
             state = "done" if step.done else left
             if listed or not step.done:

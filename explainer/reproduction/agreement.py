@@ -1,20 +1,14 @@
 """A reproduction beside the results that the package comes with."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from explainer.errors import UserError
 from explainer.evaluation.summary import MAIN
 from explainer.files import read_json, results_file, write_json
-from explainer.provenance import command_line, environment
 from explainer.reproduction.experiment import Experiment, Step
 from explainer.reproduction.shipping import KINDS
-
-TABLES = ("scoreboard", "class_scores")
-"""The results that are compared."""
-
-ENVIRONMENT = ("threads", "cpu", "gpu", "torch", "commit", "date")
-"""What is told of the training of each network."""
 
 EXPERIMENTS = ("scenes",)
 
@@ -43,19 +37,14 @@ def put_beside(experiment: Experiment) -> None:
     that were trained here. Raises :class:`UserError` if the scores of either
     are missing.
     """
-    found = {}
-    for name in TABLES:
-        here = experiment.out / f"{name}.json"
-        theirs = results_file(f"{name}_{experiment.name}.json")
-        for path in (here, theirs):
-            if not path.is_file():
-                raise UserError(
-                    f"no {path}: do the step {name!r} first, in this folder "
-                    "and for the shipped results"
-                )
-        found[name] = read_json(here), read_json(theirs)
-    board, shipped_board = found["scoreboard"]
-    classes, _ = found["class_scores"]
+    board, classes, shipped = (
+        read_json(needed(path))
+        for path in (
+            experiment.out / "scoreboard.json",
+            experiment.out / "class_scores.json",
+            results_file(f"scoreboard_{experiment.name}.json"),
+        )
+    )
     write_json(
         experiment.out / "agreement.json",
         {
@@ -69,20 +58,26 @@ def put_beside(experiment: Experiment) -> None:
                 for method, row in classes.items()
                 if method != "card"
             },
-            "card": {
-                **experiment.notes,
-                "seed": board["card"]["seed"],
-                "measured_with": shipped_board["card"]["measured_with"],
-                "again": {kind: made(experiment, kind) for kind in KINDS},
-                "command": command_line(),
-                **environment(),
-            },
+            "card": experiment.card(
+                seed=board["card"]["seed"],
+                measured_with=shipped["card"]["measured_with"],
+                again={kind: made(experiment, kind) for kind in KINDS},
+            ),
         },
     )
+
+
+def needed(path: Path) -> Path:
+    """Return the path of a table; :class:`UserError` if there is none."""
+    if not path.is_file():
+        raise UserError(
+            f"no {path}: do the step {path.stem!r} first, here and for the "
+            "shipped results"
+        )
+    return path
 
 
 def made(experiment: Experiment, kind: str) -> dict[str, Any]:
     """Return the SHA-256 of a network's file and how it was trained."""
     card = read_json(experiment.folder_of(kind) / "card.json")
-    about = card["environment"]
-    return {"sha256": card["sha256"], **{k: about[k] for k in ENVIRONMENT}}
+    return {"sha256": card["sha256"], **card["environment"]}

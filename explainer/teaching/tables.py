@@ -245,13 +245,13 @@ def sharing_table(sharing: Results | None) -> Table | str:
     if sharing is None:
         return NOT_RUN
     iou = {(t["reach"], t["rounds"]): t["iou"] for t in sharing["tried"]}
-    none = [value for (_, rounds), value in iou.items() if rounds == 0]
+    unshared = next(iou[way] for way in iou if way[1] == 0)
     rounds = sorted({n for _, n in iou if n})
     rows = {
         f"reach {reach:g}": [f"{iou[reach, n]:.3f}" for n in rounds]
         for reach in sorted({reach for reach, n in iou if n})
     }
-    rows["not shared"] = [f"{none[0]:.3f}", *["–"] * (len(rounds) - 1)]
+    rows["not shared"] = [f"{unshared:.3f}", *["–"] * (len(rounds) - 1)]
     return table(
         [f"{n} rounds" if n > 1 else "1 round" for n in rounds], rows
     )
