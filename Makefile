@@ -22,8 +22,8 @@ CORES_EACH := $(shell $(PYTHON) -c \
 	'import os; print(max(1, (os.cpu_count() or 1) // 2))')
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve links test lint chapters executed units pages \
-	benchmark set-repository weights clean
+.PHONY: help book serve links test lint chapters units pages benchmark \
+	set-repository weights clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' \
@@ -31,13 +31,12 @@ help:  ## List these targets
 
 # --- the two commands --------------------------------------------------
 
-book: executed _build/.try_it  ## Run the chapters and build the HTML
+book: chapters _build/.try_it  ## Run the chapters and build the HTML
 	$(BIN)/jupyter-book build . --all -W -n --keep-going
 
-# The chapters run twice: as tests, and into the pages that tests open in a
-# browser. What can be cut small comes last, so that no core waits.
-test: lint  ## Run the linters, every chapter, the book and all tests
-	OMP_NUM_THREADS=$(CORES_EACH) $(MAKE) $(TWO) pages units chapters
+# The chapters come first: they keep both cores busy, and the pages need them.
+test: lint chapters  ## Run the linters, every chapter, the book and all tests
+	OMP_NUM_THREADS=$(CORES_EACH) $(MAKE) $(TWO) pages units
 	@echo "Linters, types, chapters, pages and units have passed."
 	@echo "The book that was tested: _build/html/index.html"
 
@@ -48,57 +47,38 @@ lint: .venv/.test  ## Run ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-chapters: .venv/.test _build/.installed  ## Run every chapter as a test
-	@echo "Testing what has changed of the $(words $(CHAPTERS)) chapters:"
+chapters: _build/.installed  ## Run every chapter as a test
+	@echo "Running what has changed of the $(words $(CHAPTERS)) chapters:"
 	@OMP_NUM_THREADS=$(CORES_EACH) $(MAKE) -k $(TWO) \
-		$(CHAPTERS:book/%.ipynb=_build/tested/%)
+		$(CHAPTERS:book/%.ipynb=_build/executed/%)
 	@echo "Every chapter of _toc.yml has run without error."
 
 units: .venv/.test  ## Run the unit tests
-	$(BIN)/python -m pytest tests --ignore tests/book \
+	$(BIN)/python -m pytest tests --ignore tests/book -n 2 \
 		--benchmark-disable --durations 10
 
 pages: book  ## Build the book and open its pages in a browser
 	$(BIN)/python -m pytest tests/book --durations 10
 
-executed: .venv/.book _build/.sources
-	@echo "Executing what has changed of the $(words $(CHAPTERS)) chapters:"
-	@OMP_NUM_THREADS=$(CORES_EACH) $(MAKE) -k $(TWO) \
-		$(CHAPTERS:book/%.ipynb=_build/executed/%)
-
 # Nothing below is repeated until the chapter, the package or what it needs
 # changes.
 
-# As in Colab: alone in an empty folder, with the package installed and
-# nothing of the repository around it.
-_build/tested/%: book/%.ipynb _build/.installed
+# With the package installed and nothing of the repository around it.
+_build/executed/%: book/%.ipynb _build/.installed
 	@mkdir -p $(@D)
-	@here="$$PWD"; log="$$here/$@.log"; folder=$$(mktemp -d) && \
-	trap 'rm -rf "$$folder"' EXIT && cp $< "$$folder" && cd "$$folder" && \
-	PYTHONPATH="$$here/_build/installed" "$$here/$(BIN)/python" -m pytest \
-		--nbval-lax --nbval-current-env --nbval-cell-timeout 300 \
-		--nbval-kernel-startup-timeout 300 -q . > "$$log" 2>&1 || \
-		{ cat "$$log"; echo "$< failed as a test."; exit 1; }; \
-	echo "$< as a test: $$(tail -n 1 "$$log")"
+	@PYTHONPATH="$$PWD/_build/installed" $(BIN)/python \
+		tools/run_chapter.py $< > $@.log 2>&1 || \
+		{ cat $@.log; echo "$< failed as a test."; exit 1; }; \
+	echo "$< as a test: $$(tail -n 1 $@.log)"
 	@touch $@
 
-_build/.installed: $(SOURCES) .venv/.test
-	rm -rf build _build/installed
+# Chapters are cached by their own text only, so whatever else can change
+# their figures empties the cache.
+_build/.installed: $(SOURCES) .venv/.book
+	rm -rf build _build/installed _build/.jupyter_cache
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation \
 		--target _build/installed .
 	@rm -rf build && touch $@
-
-# Executed chapters are cached by their own text only, so whatever else
-# can change their figures empties the cache.
-_build/executed/%: book/%.ipynb _build/.sources
-	@mkdir -p $(@D)
-	@$(BIN)/python tools/execute_chapter.py $< 2> $@.log || \
-		{ cat $@.log >&2; exit 1; }
-	@touch $@
-
-_build/.sources: $(SOURCES)
-	rm -rf _build/.jupyter_cache
-	@mkdir -p _build && touch $@
 
 # [test] contains [book].
 .venv/.test: pyproject.toml setup.py
@@ -138,7 +118,7 @@ serve: book  ## Build the book and show it at http://localhost:8000
 	$(BIN)/python -m http.server 8000 --bind 127.0.0.1 \
 		--directory _build/html
 
-links: executed  ## Ask every link of the book
+links: chapters  ## Ask every link of the book
 	$(BIN)/jupyter-book build . --builder linkcheck
 
 benchmark: .venv/.test  ## Time the package beside the bare networks

@@ -9,19 +9,9 @@ import sys
 import nbformat
 import pytest
 from jupyter_cache import get_cache
-from nbclient.exceptions import CellExecutionError
 
 from chapters import ROOT, chapters, pages
-from execute_chapter import execute
-
-PYTEST = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider")
-NBVAL = ("--nbval-lax", "--nbval-current-env")
-
-
-def run(*arguments, cwd):
-    return subprocess.run(
-        arguments, cwd=cwd, capture_output=True, text=True, timeout=120
-    )
+from run_chapter import NBVAL
 
 
 def make(*arguments, cwd):
@@ -37,16 +27,13 @@ def make(*arguments, cwd):
     )
 
 
-@pytest.mark.parametrize(
-    ("target", "folder"), [("chapters", "tested"), ("executed", "executed")]
-)
-def test_make_runs_every_chapter_of_the_toc(target, folder):
-    done = make("--dry-run", "--always-make", target, cwd=ROOT)
+def test_make_runs_every_chapter_of_the_toc():
+    done = make("--dry-run", "--always-make", "chapters", cwd=ROOT)
 
     ran = {
         line.split("/")[-1]
         for line in done.stdout.splitlines()
-        if line.startswith(f"touch _build/{folder}/")
+        if line.startswith("touch _build/executed/")
     }
     assert ran == {path.stem for path in chapters()}
 
@@ -54,6 +41,35 @@ def test_make_runs_every_chapter_of_the_toc(target, folder):
 def write(path, *sources):
     cells = [nbformat.v4.new_code_cell(source) for source in sources]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A repository with a package, and no chapter yet."""
+    python = tmp_path / ".venv/bin/python"
+    for folder in (python.parent, tmp_path / "book", tmp_path / "tools"):
+        folder.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    python.chmod(0o755)
+    for name in ("Makefile", "_config.yml", "tools/run_chapter.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    package = tmp_path / "_build/installed"
+    package.mkdir(parents=True)
+    (package / "installed.py").touch()
+    return tmp_path
+
+
+def run_chapters(checkout, *names):
+    targets = [f"_build/executed/{name}" for name in names]
+    ready = ("--old-file", "_build/.installed", "--keep-going")
+    return make(*ready, *targets, cwd=checkout)
+
+
+def cached(checkout, name):
+    """Return a chapter as Jupyter Book takes it; KeyError if it can't."""
+    cache = get_cache(str(checkout / "_build/.jupyter_cache"))
+    chapter = nbformat.read(checkout / f"book/{name}.ipynb", as_version=4)
+    return cache.merge_match_into_notebook(chapter)[1]
 
 
 ALONE = """\
@@ -67,52 +83,60 @@ assert glob("*") == ["alone.ipynb"]
 assert not os.getcwd().startswith({root!r})"""
 
 
-def test_make_tests_a_chapter_alone_with_the_installed_package(tmp_path):
-    python = tmp_path / ".venv/bin/python"
-    for folder in (python.parent, tmp_path / "book", tmp_path / "_build"):
-        folder.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
-    python.chmod(0o755)
-    shutil.copy(ROOT / "Makefile", tmp_path)
-    package = tmp_path / "_build/installed"
-    package.mkdir()
-    (package / "installed.py").touch()
-    write(tmp_path / "book/alone.ipynb", ALONE.format(root=str(tmp_path)))
-    write(tmp_path / "book/fails.ipynb", "1 / 0")
-    ready = ("--old-file", "_build/.installed", "--keep-going")
-    targets = ("_build/tested/alone", "_build/tested/fails")
+def test_make_runs_a_chapter_alone_with_the_installed_package(checkout):
+    write(checkout / "book/alone.ipynb", ALONE.format(root=str(checkout)))
 
-    done = make(*ready, *targets, cwd=tmp_path)
+    done = run_chapters(checkout, "alone")
 
     assert "book/alone.ipynb as a test: 1 passed" in done.stdout
+    assert done.returncode == 0
+
+
+def test_a_chapter_that_fails_fails_make_and_is_not_cached(checkout):
+    write(checkout / "book/fails.ipynb", "1 / 0")
+
+    done = run_chapters(checkout, "fails")
+
     assert "book/fails.ipynb failed as a test" in done.stdout
     assert "ZeroDivisionError" in done.stdout
     assert done.returncode == 2
-    assert [(tmp_path / t).exists() for t in targets] == [True, False]
+    assert not (checkout / "_build/executed/fails").exists()
+    with pytest.raises(KeyError):
+        cached(checkout, "fails")
 
 
-def test_a_chapter_is_executed_once_into_the_cache_of_the_book(tmp_path):
-    chapter, cache = tmp_path / "chapter.ipynb", tmp_path / "cache"
-    trace = tmp_path / "trace"
-    write(chapter, f"open({str(trace)!r}, 'a').write('x')", "print(6 * 7)")
+SHOWS = (
+    """\
+print("a")
+print("b")
+later = display({"text/plain": "old"}, raw=True, display_id=True)
+6 * 7""",
+    """\
+later.update({"text/plain": "new"}, raw=True)
+print("c")""",
+)
 
-    assert execute(chapter, cache) > 0
-    assert execute(chapter, cache) is None
 
-    assert trace.read_text() == "x"
-    _, executed = get_cache(str(cache)).merge_match_into_notebook(
-        nbformat.read(chapter, as_version=4)
+def test_a_chapter_runs_once_and_its_page_shows_what_it_showed(checkout):
+    trace = checkout / "trace"
+    write(
+        checkout / "book/shows.ipynb",
+        f"open({str(trace)!r}, 'a').write('x')",
+        *SHOWS,
     )
-    assert executed.cells[1].outputs[0].text == "42\n"
 
+    run_chapters(checkout, "shows")
+    (checkout / "_build/executed/shows").unlink()
+    done = run_chapters(checkout, "shows")
 
-def test_a_chapter_that_fails_is_not_cached(tmp_path):
-    chapter, cache = tmp_path / "chapter.ipynb", tmp_path / "cache"
-    write(chapter, "1 / 0")
-
-    for _ in range(2):
-        with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
-            execute(chapter, cache)
+    assert "book/shows.ipynb as a test: in the cache" in done.stdout
+    assert trace.read_text() == "x"
+    _, first, second = cached(checkout, "shows").cells
+    printed, display, result = first.outputs
+    assert printed.text == "a\nb\n"
+    assert display.data["text/plain"] == "new"
+    assert result.data["text/plain"] == "42"
+    assert [output.text for output in second.outputs] == ["c\n"]
 
 
 def test_toc_with_parts_and_sections_is_read_in_order(tmp_path):
@@ -162,9 +186,14 @@ def test_a_cell_or_callback_that_raises_fails_the_run(tmp_path):
         write(tmp_path / f"{name}.ipynb", source)
 
     names = [f"{name}.ipynb" for name in CELLS]
-    result = run(
-        *PYTEST, *NBVAL, "--nbval-cell-timeout", "5", *names, cwd=tmp_path
-    )
+    result = subprocess.run(
+        (sys.executable, "-m", "pytest", *NBVAL,
+         "--nbval-cell-timeout", "5", *names),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )  # fmt: skip
 
     failed = {
         line.split()[1].split(".")[0]
