@@ -25,6 +25,7 @@ import explainer
 from explainer.attribution import METHOD_TITLES, PAPER_METHODS
 from explainer.evaluation.methods import BUDGETS, Options, contenders
 from explainer.figures import spotlight, strip
+from explainer.teaching.tables import rounded
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "book" / "_static" / "photographs.webp"
@@ -49,7 +50,7 @@ def timed(
     mask = F.interpolate(found.masks[None], SIZE, mode="bilinear")[0]
     kept = spotlight(scaled(photo), mask.amax(0, keepdim=True))
     title = METHOD_TITLES[method].removesuffix(" (ours)")
-    return f"{title}, {seconds:.2g} s", kept
+    return f"{title}, {rounded(seconds)} s", kept
 
 
 def scaled(photo: np.ndarray) -> Tensor:
@@ -65,9 +66,9 @@ def main(
     with get_sample_data("grace_hopper.jpg") as file:
         portrait = np.array(Image.open(file))  # one that can be written
     photos = {  # cut to the cat's aspect ratio
-        "a cat": data.chelsea(),
         "an astronaut": data.astronaut()[:341],
         "a portrait": portrait[20:361],
+        "a cat": data.chelsea(),
     }
     panels = [
         panel

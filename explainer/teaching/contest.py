@@ -36,6 +36,7 @@ from explainer.teaching.tables import (
     number,
     percent,
     rank,
+    rounded,
     title,
     with_interval,
 )
@@ -341,7 +342,7 @@ def cost_table(board: Results, speed: Results | None = None) -> Table:
         times = s / seconds["explainer"]
         rows[title(m)] = [
             effort(board["card"]["methods"][m]["options"]),
-            f"{s:.2g}",
+            rounded(s),
             f"{times:.0f}" if times >= 10 else f"{times:.1f}",
             board[m]["n"],
         ]

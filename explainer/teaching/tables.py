@@ -67,6 +67,11 @@ def number(value: float | None, sign: str = "") -> str:
     return format(value, f"{sign}.2f").replace("-", "−")
 
 
+def rounded(seconds: float) -> str:
+    """Return seconds with two figures, "120" rather than "1.2e+02"."""
+    return f"{float(f'{seconds:.2g}'):g}"
+
+
 def with_interval(
     mean: float | None, ci: Sequence[float] | None, sign: str = ""
 ) -> str:
@@ -84,7 +89,7 @@ def score_table(results: Results) -> Table:
         row = results[name]
         rows[title(name)] = [
             *(with_interval(row[k], row["ci"][k]) for k in MAIN),
-            f"{row['seconds']:.2g}",
+            rounded(row["seconds"]),
             row["n"],
         ]
     return table([*(HEADINGS[k] for k in MAIN), "s / image", "n"], rows)

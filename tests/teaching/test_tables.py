@@ -21,6 +21,7 @@ from explainer.teaching.tables import (
     places,
     rank,
     read_results,
+    rounded,
     score_cells,
     score_table,
     search_table,
@@ -51,6 +52,14 @@ RESULTS = {
     "zero": method(-0.2, difference=difference(-0.5, 0.1)),
     "card": {"seed": 0},
 }
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0.01234, "0.012"), (0.98, "0.98"), (9.96, "10"), (119.2, "120")],
+)
+def test_seconds_have_two_figures_and_no_exponent(seconds, shown):
+    assert rounded(seconds) == shown
 
 
 def test_sharing_has_a_row_per_reach():
