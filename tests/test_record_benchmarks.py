@@ -19,6 +19,12 @@ def test_says_nothing(benchmark):
 """
 
 
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of several processes of pytest-xdist would measure nothing."""
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+
+
 def test_what_a_benchmark_measured_is_written(tmp_path: Path) -> None:
     (tmp_path / "test_one.py").write_text(MEASURES)
     path = main([str(tmp_path), "--results", str(tmp_path)])

@@ -455,7 +455,7 @@ NETWORKS = {
         )
         for name, given in {
             "resnet10t": {},
-            "vgg11": {},
+            "vgg11": {"mlp_ratio": 1 / 64},
             "densenet121": {},
             "mobilenetv3_small_050": {},
             "efficientnet_lite0": {},
