@@ -34,21 +34,24 @@ SIZE = (300, 450)  # of a panel
 
 
 def timed(
-    photo: np.ndarray, method: str, budget: Options
+    photo: np.ndarray, target: str, method: str, budget: Options
 ) -> tuple[str, Tensor]:
-    """Return a method's title with its seconds, and what its masks keep."""
+    """Return a method's title with its seconds, and what its mask keeps."""
     pair = explainer.load("animals")
     rows = contenders(
         [method], preset="animals", classes=pair.classes, budget=budget
     )
-    options = {"generator": torch.Generator().manual_seed(0)}
-    options |= rows[method].options
+    options = {
+        **rows[method].options,
+        "generator": torch.Generator().manual_seed(0),
+        "target": target,
+    }
     explainer.explain(photo, pair, method="explainer")  # warms up
     start = time.perf_counter()
     found = explainer.explain(photo, pair, method=method, **options)
     seconds = time.perf_counter() - start
     mask = F.interpolate(found.masks[None], SIZE, mode="bilinear")[0]
-    kept = spotlight(scaled(photo), mask.amax(0, keepdim=True))
+    kept = spotlight(scaled(photo), mask)
     title = METHOD_TITLES[method].removesuffix(" (ours)")
     return f"{title}, {rounded(seconds)} s", kept
 
@@ -66,16 +69,16 @@ def main(
     with get_sample_data("grace_hopper.jpg") as file:
         portrait = np.array(Image.open(file))  # one that can be written
     photos = {  # cut to the cat's aspect ratio
-        "an astronaut": data.astronaut()[:341],
-        "a portrait": portrait[20:361],
-        "a cat": data.chelsea(),
+        "an astronaut": ("person", data.astronaut()[:341]),
+        "a portrait": ("person", portrait[20:361]),
+        "a cat": ("cat", data.chelsea()),
     }
     panels = [
         panel
-        for name, photo in photos.items()
+        for name, (target, photo) in photos.items()
         for panel in (
             (name, scaled(photo)),
-            *(timed(photo, method, budget) for method in METHODS),
+            *(timed(photo, target, method, budget) for method in METHODS),
         )
     ]
     picture = io.BytesIO()
