@@ -7,7 +7,6 @@ Jupyter Book takes its pages, so that what is published is what was tested. A
 chapter that is in the cache is not run again.
 """
 
-import os
 import shutil
 import sys
 import time
@@ -74,18 +73,18 @@ class Recorder:
                 self.displays[display].append(output)
 
 
-def run(chapter: Path, folder: Path = CACHE) -> bool:
+def run(chapter: Path) -> bool:
     """Return whether a chapter passes, or has passed and is in the cache.
 
-    ``folder`` is the cache's. A cell's time limit is that of ``_config.yml``.
+    A cell's time limit is that of ``_config.yml``.
     """
     settings = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
     limit = str(settings["execute"]["timeout"])
     notebook = nbformat.read(chapter, as_version=4)
-    folder.mkdir(parents=True, exist_ok=True)
+    CACHE.mkdir(parents=True, exist_ok=True)
     # Two processes that create its database at once would fail.
-    lock = FileLock(folder / ".lock")
-    cache = get_cache(str(folder))
+    lock = FileLock(CACHE / ".lock")
+    cache = get_cache(str(CACHE))
     with lock, suppress(KeyError):
         cache.match_cache_notebook(notebook)
         print("in the cache")
@@ -93,13 +92,11 @@ def run(chapter: Path, folder: Path = CACHE) -> bool:
     recorder, start = Recorder(), time.perf_counter()
     with TemporaryDirectory() as empty:
         shutil.copy(chapter, empty)
-        os.chdir(empty)
         failed = pytest.main(
             [*NBVAL, "-q", "--nbval-cell-timeout", limit,
-             "--nbval-kernel-startup-timeout", limit, "."],
+             "--nbval-kernel-startup-timeout", limit, empty],
             [recorder],
         )  # fmt: skip
-        os.chdir(ROOT)
     if failed:
         return False
     for cell in notebook.cells:
@@ -117,4 +114,4 @@ def run(chapter: Path, folder: Path = CACHE) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(not run(Path(sys.argv[1]).resolve()))
+    sys.exit(not run(Path(sys.argv[1])))
