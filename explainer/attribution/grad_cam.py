@@ -30,9 +30,9 @@ def cam_layer(
     default is the classifier's ``cam_layer``. Raises ValueError if no
     module has that name.
     """
+    network = _network(classifier)
     if isinstance(layer, nn.Module):
         return layer
-    network = _network(classifier)
     name = layer or getattr(classifier, "cam_layer", "")
     if not name:
         return None
@@ -46,9 +46,19 @@ def cam_layer(
 
 
 def _network(classifier: nn.Module) -> nn.Module:
-    """Return the network inside a classifier."""
+    """Return the network inside a classifier.
+
+    Raises :class:`UserError` if it is scripted or traced.
+    """
     inner = unfrozen(classifier)
-    return unwrapped(getattr(inner, "network", inner))
+    network = unwrapped(getattr(inner, "network", inner))
+    if isinstance(network, torch.jit.ScriptModule):
+        raise UserError(
+            "a scripted or traced network (torch.jit) does not show its "
+            "features, which Grad-CAM reads; give the network it was made "
+            "from, or take another method"
+        )
+    return network
 
 
 def _grid(n: int, height: int, width: int) -> tuple[int, int] | None:

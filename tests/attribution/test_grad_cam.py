@@ -6,6 +6,7 @@ from torch import nn
 
 from explainer.attribution.grad_cam import cam_layer, grad_cam
 from explainer.classifiers import Classifier, build_classifier, frozen
+from explainer.errors import UserError
 
 
 class OneConvolution(nn.Module):
@@ -91,6 +92,21 @@ def test_an_unknown_layer_is_an_error_that_helps():
         grad_cam(nn.Flatten(), torch.rand(1, 3, 1, 1), torch.ones(1, 3))
     with pytest.raises(ValueError, match=r"'conv9'.*conv, relu, head"):
         cam_layer(network, "conv9")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("layer", [None, "0"])
+@pytest.mark.parametrize("kind", ["scripted", "traced"])
+def test_a_network_that_shows_no_features_is_named(kind, layer):
+    network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.AdaptiveAvgPool2d(1))
+    network.append(nn.Flatten())
+    image = torch.rand(1, 3, 4, 4)
+    if kind == "scripted":
+        shut = torch.jit.script(network)
+    else:
+        shut = torch.jit.trace(network, image)
+    with pytest.raises(UserError, match=r"scripted or traced"):
+        grad_cam(shut, image, torch.ones(1, 3), layer=layer)
 
 
 @pytest.mark.parametrize("name", ["small_cnn", "efficientnet_lite0"])
