@@ -35,8 +35,8 @@ book: chapters _build/.try_it  ## Run the chapters and build the HTML
 	$(BIN)/jupyter-book build . --all -W -n --keep-going
 
 # The chapters come first: they keep both cores busy, and the pages need them.
-test: lint  ## Run the linters, every chapter, the book and all tests
-	$(MAKE) chapters
+test: .venv/.test  ## Run the linters, every chapter, the book and all tests
+	$(MAKE) $(TWO) lint chapters
 	OMP_NUM_THREADS=$(CORES_EACH) $(MAKE) $(TWO) pages units
 	@echo "Linters, types, chapters, pages and units have passed."
 	@echo "The book that was tested: _build/html/index.html"

@@ -17,25 +17,6 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "book" / "results"
 WEIGHTS = ROOT / "explainer" / "weights"
 
-OLD = "was measured before the streams were mended and the weights remade"
-STALE = {
-    "class_scores_animals.json": OLD,
-    "class_scores_mean_animals.json": OLD,
-    "rivals_rtis_animals.json": OLD,
-    "rivals_search_animals.json": OLD,
-    "scoreboard_animals.json": OLD,
-    "truth_animals.json": OLD,
-}
-"""Results that are known to be old; each leaves this list when it is made
-anew."""
-
-OLD_CARDS = {
-    "animals_classifier.json": OLD,
-    "animals_explainer.json": OLD,
-    "animals_rtis.json": OLD,
-}
-"""The same for the cards of networks."""
-
 MADE_OTHERWISE = {"benchmarks.json"}
 """By ``make benchmark``, without any network of the experiments."""
 
@@ -56,18 +37,6 @@ def of_the_steps() -> set[str]:
             if step.leaves.parent == here.out:
                 names.add(f"{step.leaves.stem}_{preset_name}.json")
     return names
-
-
-def parametrised(names: list[str], known: dict[str, str]) -> list[Any]:
-    return [
-        pytest.param(
-            name,
-            marks=pytest.mark.xfail(reason=known[name], strict=True)
-            if name in known
-            else (),
-        )
-        for name in names
-    ]
 
 
 def stale_parts(
@@ -98,7 +67,7 @@ CARDS = sorted(path.name for path in WEIGHTS.glob("*.json"))
 FILES = sorted(p.name for p in RESULTS.glob("*.json") if not exempt(p.name))
 
 
-@pytest.mark.parametrize("name", parametrised(FILES, STALE))
+@pytest.mark.parametrize("name", FILES)
 def test_results_were_measured_with_the_shipped_weights(name: str) -> None:
     content = json.loads((RESULTS / name).read_text())
     card = content["card"]
@@ -108,16 +77,12 @@ def test_results_were_measured_with_the_shipped_weights(name: str) -> None:
     assert stale_parts(content, shipped_hashes()) == []
 
 
-@pytest.mark.parametrize("name", parametrised(CARDS, OLD_CARDS))
+@pytest.mark.parametrize("name", CARDS)
 def test_cards_name_how_their_network_was_made(name: str) -> None:
     made = json.loads((WEIGHTS / name).read_text())["trained_with"]
     assert made["command"]
     assert {"commit", *HARDWARE} <= set(made["environment"])
     assert all("seed" in run["training"] for run in made["phases"].values())
-
-
-def test_every_stale_file_is_there() -> None:
-    assert set(STALE) <= set(FILES)
 
 
 def test_other_weights_are_noticed() -> None:
