@@ -102,7 +102,8 @@ define install
 	exit 1; }
 @echo "Setting up .venv for '$(1)'. The first time takes a few minutes."
 test -x $(BIN)/pip || $(PYTHON) -m venv .venv
-$(BIN)/pip install --quiet --editable '.[$(1)]'
+@# Python compiles what is imported; all of it would take another minute.
+$(BIN)/pip install --quiet --no-compile --editable '.[$(1)]'
 @# The first import from a cold disk can take longer than a kernel or a
 @# cell is waited for; take it here.
 @$(BIN)/python -c 'import ipykernel.kernelapp, matplotlib.pyplot, torchvision'

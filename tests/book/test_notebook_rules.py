@@ -29,7 +29,7 @@ def test_toc_names_every_page_once():
 
 def test_no_photograph_is_published():
     # VOC's and COCO's photographs are JPEGs. A picture of another kind is
-    # drawn by a tool that says what it shows: scenes, two free photographs,
+    # drawn by a tool that says what it shows: scenes, free photographs,
     # which the page "Try it" gets when the book is built.
     files = [p for p in (ROOT / "book").rglob("*") if p.is_file()]
     suffixes = {path.suffix.lower() for path in files}
