@@ -41,8 +41,8 @@ RUNTIME = Archive(
 PARTS = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 
 PHOTOGRAPHS = {
-    "cat.webp": ("the cat Chelsea", skimage.data.chelsea),
     "astronaut.webp": ("the astronaut", skimage.data.astronaut),
+    "cat.webp": ("the cat Chelsea", skimage.data.chelsea),
 }
 N_SCENES = 24
 
