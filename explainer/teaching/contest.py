@@ -525,6 +525,17 @@ def class_score_verdict(results: Results | None) -> str:
             f" The ellipse has {percent(same)} on the diagonal and off it. "
             f"A diagonal lower than that: {listed(below)}."
         )
+    for control, name in (
+        ("ground_truth", "the true outlines"),
+        ("untrained", "the network before any training"),
+    ):
+        if control in pairs:
+            ratio = pairs[control][0] / pairs[control][1]
+            where = "above" if ratio > own / rest else "not above"
+            text += (
+                f" The ratio of {name} is {ratio:.2f}, {where} the "
+                "Explainer's."
+            )
     return text
 
 

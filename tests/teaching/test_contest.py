@@ -287,6 +287,13 @@ def test_a_verdict_by_the_rest() -> None:
     text = class_score_verdict(results)
     assert "A diagonal higher than the Explainer's: RTIS." in text
     assert text.endswith("The rests reach from 20.0 to 85.0.")
+    results["ground_truth"] = scores(0.9, 0.2)
+    results["untrained"] = scores(0.8, 0.2)
+    assert class_score_verdict(results).endswith(
+        "The ratio of the true outlines is 4.50, above the Explainer's. The "
+        "ratio of the network before any training is 4.00, not above the "
+        "Explainer's."
+    )
 
 
 def test_ratios_by_source() -> None:
