@@ -237,43 +237,56 @@ def ellipse_verdict(results: Results | None) -> str:
     )
 
 
+PER_CLASS = ("more", "per_class_iou_50")
+
+
+def best_rival(results: Results, name: str) -> tuple[float | None, str]:
+    """Return the highest IoU of a class's own mask among rivals, and whose."""
+    rivals = [
+        (value, title(m))
+        for m in RIVALS
+        if (value := find(results, m, *PER_CLASS, name)) is not None
+    ]
+    return max(rivals, default=(None, "no rival"))
+
+
 def per_class_table(results: Results) -> Table:
     """Return IoU at 0.5 of each class's own mask, a row per class.
 
     The Explainer stands beside the best rival and the ellipse.
     """
-    key = ("more", "per_class_iou_50")
     rows = {}
-    for c, ours in results["explainer"]["more"]["per_class_iou_50"].items():
-        rivals = [
-            (value, title(m))
-            for m in RIVALS
-            if (value := find(results, m, *key, c)) is not None
-        ]
-        best = max(rivals, default=(None, "no rival"))
-        ellipse = find(results, "ellipse", *key, c)
+    for c, ours in find(results, "explainer", *PER_CLASS).items():
+        value, rival = best_rival(results, c)
+        ellipse = find(results, "ellipse", *PER_CLASS, c)
         rows[c] = [
             number(ours),
-            f"{number(best[0])} ({best[1]})",
+            f"{number(value)} ({rival})",
             number(ellipse),
         ]
     return table(["Explainer", "best rival", "ellipse"], rows)
 
 
 def per_class_verdict(results: Results | None) -> str:
-    """Return in how many classes the Explainer is above the ellipse."""
+    """Return where the Explainer is above the ellipse, and who is above it."""
     if not results or not {"explainer", "ellipse"} <= set(results):
         return NOT_RUN
     ours, ellipse = (
-        results[m]["more"]["per_class_iou_50"]
-        for m in ("explainer", "ellipse")
+        find(results, m, *PER_CLASS) for m in ("explainer", "ellipse")
     )
     below = [c for c in ours if ours[c] <= ellipse[c]]
-    above = len(ours) - len(below)
-    text = f"The Explainer is above the ellipse in {above} of {len(ours)} "
-    return text + (
-        "classes." if not below else f"classes, not for {listed(below)}."
+    text = (
+        f"The Explainer is above the ellipse in {len(ours) - len(below)} of "
+        f"{len(ours)} classes"
     )
+    text += f", not for {listed(below)}." if below else "."
+    ahead = [
+        f"{c} ({rival})"
+        for c in ours
+        for value, rival in [best_rival(results, c)]
+        if value is not None and value > ours[c]
+    ]
+    return f"{text} A rival is ahead for {listed(ahead)}." if ahead else text
 
 
 def headline(

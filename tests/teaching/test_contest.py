@@ -166,7 +166,8 @@ def test_classes_beside_the_ellipse() -> None:
     assert shown.rows["cat"] == ["0.50", "0.25 (RTIS)", "0.25"]
     assert shown.rows["dog"] == ["0.25", "0.30 (RISE)", "0.30"]
     assert per_class_verdict(results) == (
-        "The Explainer is above the ellipse in 1 of 2 classes, not for dog."
+        "The Explainer is above the ellipse in 1 of 2 classes, not for dog. "
+        "A rival is ahead for dog (RISE)."
     )
     results["explainer"] = scored(0.5, 0.4)
     assert per_class_verdict(results).endswith("in 2 of 2 classes.")
