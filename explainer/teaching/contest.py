@@ -241,7 +241,7 @@ PER_CLASS = ("more", "per_class_iou_50")
 
 
 def best_rival(results: Results, name: str) -> tuple[float | None, str]:
-    """Return the highest IoU of a class's own mask among rivals, and whose."""
+    """Return the best rival's IoU of a class's own mask, and whose it is."""
     rivals = [
         (value, title(m))
         for m in RIVALS
@@ -268,7 +268,7 @@ def per_class_table(results: Results) -> Table:
 
 
 def per_class_verdict(results: Results | None) -> str:
-    """Return where the Explainer is above the ellipse, and who is above it."""
+    """Return where the Explainer is above the ellipse or below a rival."""
     if not results or not {"explainer", "ellipse"} <= set(results):
         return NOT_RUN
     ours, ellipse = (
