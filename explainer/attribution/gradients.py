@@ -5,7 +5,6 @@ come from captum; :func:`_heat` turns the gradients into a mask.
 """
 
 import torch
-from captum.attr import IntegratedGradients, Saliency
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -36,6 +35,8 @@ def input_gradient(
     for a target class; the masks are ``(B, C, H, W)``. ``generator`` and
     ``progress`` are not used; all methods take them.
     """
+    from captum.attr import Saliency  # late: it takes a second
+
     masks = images.new_zeros(*targets.shape, *images.shape[-2:])
     with evaluating(classifier):
         saliency = Saliency(classifier)
@@ -83,6 +84,8 @@ def integrated_gradients(
     -------
     Masks ``(B, C, H, W)`` in [0, 1].
     """
+    from captum.attr import IntegratedGradients  # late, too
+
     masks = images.new_zeros(*targets.shape, *images.shape[-2:])
     baseline = mean_colour(classifier).to(images)
     with evaluating(classifier):

@@ -15,7 +15,6 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.functional.regression import spearman_corrcoef
 
 from explainer import metrics
 from explainer.classifiers import (
@@ -172,6 +171,9 @@ def rank_correlation(first: Tensor, second: Tensor) -> Tensor:
     The result is ``(N,)``: 1 for the same order of pixels, 0 for unrelated
     orders, NaN if a mask is constant.
     """
+    # Late: see explainer.training.mean_average_precision.
+    from torchmetrics.functional.regression import spearman_corrcoef
+
     a, b = first.flatten(1).double(), second.flatten(1).double()
     varies = (a.std(1) > 0) & (b.std(1) > 0)
     rho = torch.full((len(a),), torch.nan, dtype=a.dtype)

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
-from torchmetrics.functional.classification import binary_average_precision
 
 from explainer.classifiers import evaluating, frozen, layout_of
 from explainer.data import Batch, LabelledImages, all_labels
@@ -91,6 +90,11 @@ def mean_average_precision(logits: Tensor, labels: Tensor) -> float:
 
     ``logits`` and ``labels`` are ``(N, C)``; NaN where no class occurs.
     """
+    # Imported late: it takes seconds, and explanations do not need it.
+    from torchmetrics.functional.classification import (
+        binary_average_precision,
+    )
+
     per_class = [
         binary_average_precision(logits[:, c].sigmoid(), labels[:, c].long())
         for c in labels.any(0).nonzero()[:, 0].tolist()
