@@ -54,5 +54,5 @@ def test_chapters_on_scenes_import_no_other_library_of_models() -> None:
         "import explainer.evaluation, explainer.training\n"
         "load(); load_data('scenes')"
     )
-    late = {"timm", "torchvision", "torchmetrics", "captum"}
+    late = {"timm", "torchvision", "scipy.stats", "captum"}
     assert imported(code) & late == set()

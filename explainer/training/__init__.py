@@ -38,6 +38,7 @@ __all__ = [
     "Run",
     "TrainingConfig",
     "TrainingError",
+    "average_precision",
     "fit_classifier",
     "fit_explainer",
     "logits_and_labels",
@@ -85,18 +86,31 @@ def logits_and_labels(
     return torch.cat(logits), torch.cat(labels)
 
 
+def average_precision(scores: Tensor, labels: Tensor) -> Tensor:
+    """Return the area under a class's curve of precision and recall.
+
+    With the images in falling order of their score it is the sum of
+    (R_k - R_{k-1}) P_k, where precision P_k and recall R_k are those of the
+    first k images. Images with equal scores are taken together. ``scores``
+    and ``labels`` (1 where the class is there) are ``(N,)``; the result is a
+    scalar, NaN where no image has the class.
+    """
+    falling, order = scores.sort(descending=True)
+    hits = labels[order].double().cumsum(0)
+    k = torch.arange(1, len(hits) + 1, device=hits.device)
+    new = falling.diff() != 0
+    last = torch.cat([new, new.new_ones(1)])  # of those with equal scores
+    precision, recall = (hits / k)[last], (hits / hits[-1])[last]
+    return (precision * recall.diff(prepend=recall.new_zeros(1))).sum()
+
+
 def mean_average_precision(logits: Tensor, labels: Tensor) -> float:
     """Return the mean average precision over the classes that occur.
 
     ``logits`` and ``labels`` are ``(N, C)``; NaN where no class occurs.
     """
-    # Imported late: it takes seconds, and explanations do not need it.
-    from torchmetrics.functional.classification import (
-        binary_average_precision,
-    )
-
     per_class = [
-        binary_average_precision(logits[:, c].sigmoid(), labels[:, c].long())
+        average_precision(logits[:, c], labels[:, c])
         for c in labels.any(0).nonzero()[:, 0].tolist()
     ]
     return float(torch.stack(per_class).mean()) if per_class else math.nan

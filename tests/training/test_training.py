@@ -30,6 +30,7 @@ from explainer.training import (
     Run,
     TrainingConfig,
     TrainingError,
+    average_precision,
     fit_classifier,
     fit_explainer,
     labelled,
@@ -700,6 +701,24 @@ def test_predict_and_mode(val: Scenes) -> None:
     images = torch.stack([val[i].image for i in range(len(val))])
     with torch.no_grad():
         assert_close(logits, classifier.eval()(images))
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=1))
+def test_average_precision_by_its_definition(
+    images: list[tuple[int, bool]],
+) -> None:
+    scores, labels = (
+        torch.tensor(x).float() for x in zip(*images, strict=True)
+    )
+    expected, total = 0.0, labels.sum()
+    for threshold in scores.unique():  # every image adds its precision
+        taken = labels[scores >= threshold]
+        new = labels[scores == threshold].sum() / total
+        expected += float(new * taken.mean())
+    found = float(average_precision(scores, labels))
+    assert found == pytest.approx(expected, nan_ok=True)
+    assert math.isnan(found) == (not any(labels))
 
 
 def test_average_precision_by_hand() -> None:
