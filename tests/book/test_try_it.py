@@ -22,7 +22,8 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from chapters import ROOT
 from explainer.checkpoints import Pair, load
-from explainer.data import Scenes, load_photo
+from explainer.data import Scenes
+from explainer.data.pictures import to_pixels
 from explainer.losses import (
     LossWeights,
     area_bound,
@@ -277,7 +278,7 @@ def test_a_file_that_is_not_there_is_named(
 
 @torch.no_grad()
 def test_a_person_is_found_and_the_mask_is_python_s(
-    page: Page, photographs: Locator, animals: Pair, tmp_path: Path
+    page: Page, photographs: Locator, animals: Pair
 ) -> None:
     explain_portrait(page, photographs)
     (found,) = page.evaluate(
@@ -288,9 +289,8 @@ def test_a_person_is_found_and_the_mask_is_python_s(
     size = animals.size
     mask = torch.tensor(found["mask"]).reshape(1, 1, size, size)
 
-    path = tmp_path / "eileen.png"
-    path.write_bytes(png(skimage.data.astronaut()))
-    images = load_photo(path, size)[None]
+    # Pillow would round the colours after scaling; the browser does not.
+    images = to_pixels(skimage.data.astronaut(), (size, size))[None]
     c = animals.classes.index("person")
     ours = animals.explain(images)[:, c : c + 1]
     fill = make_fill("mean", images, animals.classifier)
@@ -302,10 +302,10 @@ def test_a_person_is_found_and_the_mask_is_python_s(
     numbers = [float(animals.predict(view)[0, c]) for view in views]
 
     assert found["name"] == "person"
-    assert (mask - ours).abs().mean() < 5e-3
+    assert (mask - ours).abs().mean() < 2e-3
     here, there = mask > 0.5, ours > 0.5
-    assert (here & there).sum() / (here | there).sum() >= 0.98
-    assert found["numbers"] == pytest.approx(numbers, abs=0.01)
+    assert (here & there).sum() / (here | there).sum() >= 0.99
+    assert found["numbers"] == pytest.approx(numbers, abs=0.002)
     cells = photographs.locator("tbody td").all_inner_texts()
     assert cells == [f"{round(100 * p)}%" for p in found["numbers"]]
 
