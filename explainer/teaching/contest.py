@@ -280,10 +280,10 @@ def per_class_verdict(results: Results | None) -> str:
         f"{len(ours)} classes"
     )
     text += f", not for {listed(below)}." if below else "."
+    best = {c: best_rival(results, c) for c in ours}
     ahead = [
         f"{c} ({rival})"
-        for c in ours
-        for value, rival in [best_rival(results, c)]
+        for c, (value, rival) in best.items()
         if value is not None and value > ours[c]
     ]
     return f"{text} A rival is ahead for {listed(ahead)}." if ahead else text

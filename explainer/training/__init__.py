@@ -98,8 +98,8 @@ def average_precision(scores: Tensor, labels: Tensor) -> Tensor:
     falling, order = scores.sort(descending=True)
     hits = labels[order].double().cumsum(0)
     k = torch.arange(1, len(hits) + 1, device=hits.device)
-    new = falling.diff() != 0
-    last = torch.cat([new, new.new_ones(1)])  # of those with equal scores
+    falls = falling.diff() != 0
+    last = torch.cat([falls, falls.new_ones(1)])  # of those with equal scores
     precision, recall = (hits / k)[last], (hits / hits[-1])[last]
     return (precision * recall.diff(prepend=recall.new_zeros(1))).sum()
 
