@@ -75,6 +75,17 @@ def unwrapped(network: nn.Module) -> nn.Module:
     return network
 
 
+def _set_mode(module: nn.Module, mode: bool) -> None:
+    """Do what ``nn.Module.train`` does; refuse a network without modes."""
+    try:
+        nn.Module.train(module, mode)
+    except NotImplementedError as error:
+        raise UserError(
+            "the network can't be put into eval mode (one from "
+            "torch.export can't); give the module that it was made from"
+        ) from error
+
+
 def layout_of(module: nn.Module) -> torch.memory_format:
     """Return the memory layout for a module's images.
 
@@ -155,6 +166,9 @@ class Classifier(nn.Module):
         usually the last convolutional stage; empty if unknown.
     size:
         Height and width of its training images; None if unknown.
+
+    Raises :class:`UserError` for what is no module, and for a module that
+    has no eval mode, as those of ``torch.export`` have none.
     """
 
     channels_last = False
@@ -175,6 +189,11 @@ class Classifier(nn.Module):
         size: int | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(network, nn.Module):
+            raise UserError(
+                "a classifier's network is a torch.nn.Module, not "
+                f"{type(network).__name__}"
+            )
         self.network = unwrapped(network)
         self.classes = tuple(classes)
         self.multi_label = multi_label
@@ -191,7 +210,7 @@ class Classifier(nn.Module):
         Otherwise batch norm's statistics would change the frozen features
         while a new head is trained on them.
         """
-        super().train(mode)
+        _set_mode(self, mode)
         for module in self.network.modules():
             parameters = list(module.parameters())
             if parameters and not any(p.requires_grad for p in parameters):
@@ -424,7 +443,8 @@ class Frozen(Explanandum):
 
     def train(self, mode: bool = True) -> "Frozen":
         """Return self; the classifier stays in eval mode."""
-        return super().train(False)
+        _set_mode(self, False)
+        return self
 
 
 def frozen(classifier: nn.Module) -> Frozen:

@@ -228,6 +228,16 @@ def trainable(classifier: Classifier) -> set[str]:
     }
 
 
+def test_an_exported_network_is_refused_in_a_sentence() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)).eval()
+    exported = torch.export.export(network, (torch.zeros(1, 3, 2, 2),))
+    with pytest.raises(UserError, match="not ExportedProgram"):
+        Classifier.from_module(exported)  # type: ignore[arg-type]
+    for use in (Classifier.from_module, frozen):
+        with pytest.raises(UserError, match="give the module"):
+            use(exported.module())
+
+
 def test_small_cnn() -> None:
     classifier = small_cnn(CLASSES)
     assert classifier(images(2, 64)).shape == (2, 3)
