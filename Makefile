@@ -75,7 +75,7 @@ _build/executed/%: book/%.ipynb _build/.installed
 
 # Chapters are cached by their own text only, so whatever else can change
 # their figures empties the cache.
-_build/.installed: $(SOURCES) .venv/.book
+_build/.installed: $(SOURCES) tools/run_chapter.py .venv/.book
 	rm -rf build _build/installed _build/.jupyter_cache
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation \
 		--target _build/installed .
