@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from explainer.figures import COLOURS, Picture, grid, overlay
+from explainer.reproduction.networks import LEAST_OWN, MOST_OTHER
 from explainer.teaching.display import Table, table
 from explainer.teaching.tables import NOT_RUN, Results, made_on
 
@@ -217,6 +218,11 @@ def without(results: Results | None, variant: str) -> str:
     )
 
 
+SLIGHT = 0.05
+"""If all seeds change by more than this share, the change is told of even
+where it is not clear."""
+
+
 def _changes(
     results: Results, variant: str, metrics: Mapping[str, int]
 ) -> str:
@@ -230,11 +236,18 @@ def _changes(
             continue
         way = "rises" if after > before else "falls"
         told = f"{_short(before)} to {_short(after)}"
-        parts.append(
-            f"{WORDS[name]} {way} from {told}"
-            if name in clear
-            else f"{WORDS[name]} does not change clearly ({told})"
-        )
+        seeds, slight = row[name]["seeds"], SLIGHT * abs(before)
+        low, high = min(seeds), max(seeds)
+        if name in clear:
+            parts.append(f"{WORDS[name]} {way} from {told}")
+        elif low < high and (low > before + slight or high < before - slight):
+            parts.append(
+                f"{WORDS[name]} {way} from {told} on average, but the seeds "
+                f"lie too far apart ({_short(low)} to {_short(high)}) to "
+                "call it clear"
+            )
+        else:
+            parts.append(f"{WORDS[name]} does not change clearly ({told})")
     return " and ".join(parts) or "nothing was measured"
 
 
@@ -267,8 +280,8 @@ def verdict(results: Results | None) -> str:
     lines = [
         f"- **Needed.** Masks are clearly worse without {_list(found)}."
         if (found := groups["needed"])
-        else "- **Needed.** No single term: masks are clearly worse without "
-        "none of them.",
+        else "- **Needed.** No single term: without any one of them masks "
+        "are not clearly worse.",
         f"- **Felt, but not in the overlap.** Without {_list(found)} what "
         "the term is about gets clearly worse, the masks do not."
         if (found := groups["own"])
@@ -307,8 +320,11 @@ def confusions(short_seeds: Results | None) -> str:
     n = len(short_seeds["runs"])
     how_many = short_seeds["confused"] or "none"
     return (
-        f"Of {n} short runs with the full loss, {how_many} confuse classes. "
-        "They differ in the seed only."
+        f"Of {n} such runs with the full loss, {how_many} confuse classes. "
+        "They differ in the seed only. A run confuses classes if a class's "
+        f"own mask shows it with less than {LEAST_OWN:.0%}, or a wrong one "
+        f"with more than {MOST_OTHER:.0%} ([class "
+        "scores](12_class_scores.ipynb))."
     )
 
 

@@ -154,7 +154,7 @@ def scoreboard_verdict(results: Results | None) -> str:
         first = "in none of the four metrics"
     lines = [f"- {metric_verdict(results, metric)}" for metric in METRICS]
     best = (
-        f"The Explainer is the best of the paper's {among} methods {first}."
+        f"The Explainer is first among the paper's {among} methods {first}."
     )
     return "\n".join([best, "", *lines])
 
@@ -617,8 +617,8 @@ def confusion_verdict(results: Results | None, method: str) -> str:
     names = results[method]["classes"]
     found = confusions(scores)
     parts = [
-        f"the mask of *{names[k]}* shows *{names[r]}* ({percent(value)}, its "
-        f"own mask {percent(scores[r][1 + r])})"
+        f"the mask of *{names[k]}* shows *{names[r]}* with {percent(value)} "
+        f"(*{names[r]}*'s own mask: {percent(scores[r][1 + r])})"
         for r, k, value in found
     ]
     if len(parts) > MOST:
@@ -637,7 +637,7 @@ def confusion_verdict(results: Results | None, method: str) -> str:
     }
     r = min(shares, key=lambda r: shares[r])
     return (
-        f"{text} Its weakest own mask is that of *{names[r]}*: "
-        f"{percent(scores[r][1 + r])}, where the whole image has "
+        f"{text} Beside what the whole image scores, the weakest own mask is "
+        f"that of *{names[r]}*: {percent(scores[r][1 + r])} of "
         f"{percent(scores[r][0])}."
     )

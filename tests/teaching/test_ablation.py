@@ -126,6 +126,21 @@ def test_without_tells_clear_changes_and_others() -> None:
     assert "(one seed)" in without(results(1), "no-bound")
 
 
+def test_a_change_of_all_seeds_is_told_even_if_it_is_not_clear() -> None:
+    found = results()
+    kept = found["variants"]["no-classification"]["kept"]
+    before = found["variants"]["full"]["kept"]["mean"]
+    kept |= {"seeds": [0.1 * before, 0.9 * before], "mean": 0.5 * before}
+    assert (
+        "probability kept falls from 0.50 to 0.25 on average, but the seeds "
+        "lie too far apart (0.05 to 0.45) to call it clear."
+    ) in without(found, "no-classification")
+    kept["seeds"] = [0.96 * before, 0.9 * before]
+    assert "kept does not change clearly" in without(
+        found, "no-classification"
+    )
+
+
 @pytest.mark.parametrize("missing", [None, {"variants": {}}])
 def test_what_was_not_run_says_so(missing: dict[str, Any] | None) -> None:
     assert without(missing, "no-bound") == (
@@ -179,7 +194,7 @@ def test_metrics_and_values_that_a_file_lacks_are_left_out() -> None:
 def test_confusions_are_counted() -> None:
     runs = {str(seed): {} for seed in range(5)}
     assert confusions({"runs": runs, "confused": 2}).startswith(
-        "Of 5 short runs with the full loss, 2 confuse"
+        "Of 5 such runs with the full loss, 2 confuse"
     )
     assert "none confuse" in confusions({"runs": runs, "confused": 0})
 

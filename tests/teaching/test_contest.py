@@ -86,7 +86,7 @@ def test_a_clean_win_is_the_papers_claim() -> None:
     text = scoreboard_verdict(board(rise=-0.1, igos=-0.2, zero=-0.3))
     first, _, *lines = text.splitlines()
     assert first == (
-        "The Explainer is the best of the paper's 3 methods in all four "
+        "The Explainer is first among the paper's 3 methods in all four "
         "metrics, as the paper claims."
     )
     assert lines[0] == "- **accuracy**: it leads all 2 rivals."
@@ -111,7 +111,7 @@ def test_a_single_lost_metric_is_named_first() -> None:
     results["rise"]["difference"]["saliency"] = difference(-0.001)
     text = scoreboard_verdict(results)
     assert text.startswith(
-        "The Explainer is the best of the paper's 2 methods in accuracy, IoU "
+        "The Explainer is first among the paper's 2 methods in accuracy, IoU "
         "and MAE, but not in saliency."
     )
     assert "*RISE* is ahead by less than 0.01 (not decided)" in text
@@ -374,14 +374,14 @@ def test_confusions_in_words() -> None:
         "card": {},
     }
     assert confusion_verdict(results, "explainer") == (
-        "Explainer confuses classes: the mask of *bee* shows *ant* (70.0, "
-        "its own mask 80.0). Its weakest own mask is that of *bee*: 30.0, "
-        "where the whole image has 60.0."
+        "Explainer confuses classes: the mask of *bee* shows *ant* with 70.0 "
+        "(*ant*'s own mask: 80.0). Beside what the whole image scores, the "
+        "weakest own mask is that of *bee*: 30.0 of 60.0."
     )
     alike = {"classes": list("abc"), "scores": [[0.5] * 4] * 3}
     text = confusion_verdict({"igos": alike}, "igos")
     assert text.count("shows") == contest.MOST
-    assert "; and 2 more pairs. Its" in text
+    assert "; and 2 more pairs. Beside" in text
     assert confusion_verdict(results, "rise").startswith(
         "RISE confuses no classes: no wrong mask shows"
     )
