@@ -176,6 +176,11 @@ class VOC:
         self._cached: dict[int, tuple[Pixels, Pixels | None]] | None
         self._cached = {} if cache else None
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the photographs, as in VOC's lists."""
+        return [image.stem for image in self._images]
+
     def _path(self, index: int, folder: str, suffix: str) -> Path:
         image = self._images[index]
         return image.parent.parent / folder / f"{image.stem}{suffix}"
@@ -246,7 +251,7 @@ class VOC:
             image=to_tensor(pixels),
             labels=self.labels[index].clone(),
             mask=None if ids is None else torch.tensor(ids).long(),
-            name=self._images[index].stem,
+            name=self.names[index],
         )
 
     def other_objects(self, index: int) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from explainer.attribution import METHODS
-from explainer.data import LabelledImages
+from explainer.data import VOC, LabelledImages
 from explainer.deadline import check_time
 from explainer.evaluation.class_scores import (
     class_score_tables,
@@ -119,12 +119,24 @@ def network_steps(experiment: Experiment) -> list[Step]:
 
 
 def fetch(experiment: Experiment) -> None:
-    """Download missing data; write the number of images of each split."""
+    """Download missing data; write how many images each split has.
+
+    For VOC also which, since a selection has other splits than VOC's own.
+    """
     splits = {
-        split: len(experiment.load(split, download=True))
+        split: experiment.load(split, download=True)
         for split in ("train", "val", "test")
     }
-    write_json(experiment.out / "data.json", {"images": splits})
+    found: dict[str, Any] = {
+        "images": {split: len(data) for split, data in splits.items()}
+    }
+    if names := {
+        split: data.names
+        for split, data in splits.items()
+        if isinstance(data, VOC)
+    }:
+        found |= {"names": names, "card": experiment.card()}
+    write_json(experiment.out / "data.json", found)
 
 
 def train_classifier(experiment: Experiment) -> None:

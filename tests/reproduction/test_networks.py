@@ -1,13 +1,18 @@
 """Which seed's run is taken, and which weight of RTIS's area."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from explainer.data import VOC
 from explainer.presets import PRESETS
+from explainer.reproduction import Experiment
 from explainer.reproduction.networks import (
     chosen_run,
     extremes,
+    fetch,
     with_area,
 )
 
@@ -49,3 +54,25 @@ def test_another_weight_of_the_area_alone() -> None:
     changed = with_area(preset, 7.0)
     assert changed.rtis.area == 7
     assert with_area(changed, preset.rtis.area) == preset
+
+
+class Listed(VOC):
+    """A split of which only the list is known."""
+
+    def __init__(self, *names: str) -> None:
+        self._images = [Path("JPEGImages", f"{name}.jpg") for name in names]
+
+
+def test_a_selection_of_voc_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its splits are not VOC's, so their sizes alone would not tell."""
+    split = {"train": Listed("a", "b"), "val": Listed("c"), "test": Listed()}
+    monkeypatch.setattr(
+        Experiment, "load", lambda self, name, download: split[name]
+    )
+    fetch(Experiment("animals", PRESETS["animals"], tmp_path))
+    found = json.loads((tmp_path / "data.json").read_text())
+    assert found["images"] == {"train": 2, "val": 1, "test": 0}
+    assert found["names"] == {"train": ["a", "b"], "val": ["c"], "test": []}
+    assert {"command", "commit"} <= set(found["card"])
