@@ -17,6 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from explainer.attribution.explainer import explainer as masks_of
 from explainer.classifiers import (
     Frozen,
     build_classifier,
@@ -288,9 +289,9 @@ class Pair:
         check_images(images)
         if targets is None:
             targets = self.found(images).to(images.dtype)
-        with evaluating(self.network):
-            masks: Tensor = self.network(images).sigmoid()
-        return masks * targets[:, :, None, None]
+        return masks_of(
+            self.classifier, images, targets, network=self.network
+        )
 
     @torch.no_grad()
     def found(self, images: Tensor) -> Tensor:
@@ -298,6 +299,7 @@ class Pair:
         return found(self.classifier, self._logits(images))
 
     def _logits(self, images: Tensor) -> Tensor:
+        check_images(images)
         with evaluating(self.classifier):
             logits: Tensor = self.classifier(images)
         return logits
@@ -313,13 +315,15 @@ def load(
 
     By default these are the shipped pair ``name``. Other checkpoints are
     given as in :func:`load_classifier`. Raises :class:`CheckpointError`, also
-    if the two have different classes.
+    if the two have different classes, or the classifier's run did not record
+    the size of its images.
     """
     explanandum = load_classifier(classifier or name)
     network = load_explainer(explainer or name, explanandum.classes)
-    return Pair(
-        explanandum,
-        network,
-        explanandum.classes,
-        int(explanandum.config["size"]),
-    )
+    if explanandum.size is None:
+        raise CheckpointError(
+            f"{classifier or name} does not say at which size it was trained"
+            '; give its training config={"size": ..., ...}, or build a Pair'
+        )
+    size = int(explanandum.size)
+    return Pair(explanandum, network, explanandum.classes, size)

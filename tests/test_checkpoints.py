@@ -470,5 +470,26 @@ def test_the_shipped_networks_answer_as_they_did() -> None:
 def test_a_pair_refuses_images_that_were_normalised() -> None:
     pair = load("scenes")
     images = torch.rand(1, 3, 64, 64)
-    with pytest.raises(UserError, match=r"the range is \[0, 1\]"):
-        pair.explain((images - 0.45) / 0.22)
+    for answer in (pair.explain, pair.predict, pair.found):
+        with pytest.raises(UserError, match=r"the range is \[0, 1\]"):
+            answer((images - 0.45) / 0.22)
+        with pytest.raises(UserError, match="divide bytes by 255"):
+            answer((255 * images).byte())
+    double = pair.explain(images.double())
+    assert_close(double.float(), pair.explain(images))
+
+
+def test_a_pair_needs_a_size(tmp_path: Path) -> None:
+    for kind, module, config in (
+        ("classifier", small_cnn(CLASSES), CLASSIFIER),
+        ("explainer", build_explainer("small", 3), EXPLAINER),
+    ):
+        told = {
+            k: v for k, v in config.items() if k not in ("size", "options")
+        }
+        save_weights(tmp_path / kind / "model.safetensors", module, told)
+    with pytest.raises(CheckpointError, match="at which size"):
+        load(
+            classifier=tmp_path / "classifier",
+            explainer=tmp_path / "explainer",
+        )

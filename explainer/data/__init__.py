@@ -6,6 +6,7 @@ from explainer.data.base import (
     LabelledImages,
     Sample,
     collate,
+    describe_data,
     labels_in,
 )
 from explainer.data.coco import COCO, COCO_CLASSES, COCO_PAPER_CLASSES
@@ -41,6 +42,7 @@ __all__ = [
     "Shortcut",
     "all_labels",
     "collate",
+    "describe_data",
     "flip",
     "labels_in",
     "load_data",

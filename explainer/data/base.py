@@ -8,13 +8,14 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from explainer.errors import UnknownNameError, UserError
 from explainer.metrics import VOID
+from explainer.provenance import describe
 
 
 class DataError(UserError, ValueError):
@@ -131,3 +132,17 @@ def check_classes(
             f"{tuple(classes)}"
         )
     return tuple(classes)
+
+
+def describe_data(data: LabelledImages) -> dict[str, Any]:
+    """Return a card's entries on a dataset: type, size and how it was made.
+
+    These are the attributes that the package's datasets share.
+    """
+    known = ("year", "split", "size", "seed", "shortcut")
+    return {
+        "type": type(data).__name__,
+        "images": len(data),
+        "classes": list(data.classes),
+        **{k: describe(getattr(data, k)) for k in known if hasattr(data, k)},
+    }

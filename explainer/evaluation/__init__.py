@@ -17,11 +17,10 @@ from torch import Tensor, nn
 
 from explainer import metrics
 from explainer.classifiers import evaluating, probabilities, unfrozen
-from explainer.data.base import Batch, LabelledImages, collate
+from explainer.data import Batch, LabelledImages, collate, describe_data
 from explainer.evaluation.images import (
     Chosen,
     Settings,
-    describe_data,
     device_of,
     select,
     to_device,

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from explainer.checkpoints import load_explainer
 from explainer.classifiers import Frozen, evaluating
-from explainer.data import Batch, LabelledImages, collate
+from explainer.data import Batch, LabelledImages, collate, describe_data
 from explainer.deadline import check_time
 from explainer.errors import Registry, UserError
 from explainer.evaluation import mask_metrics, mean_probability
@@ -30,7 +30,6 @@ from explainer.evaluation.images import (
     Selection,
     Settings,
     batches,
-    describe_data,
     device_of,
     select,
     to_device,

@@ -14,8 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from explainer.classifiers import evaluating, unfrozen
-from explainer.data import LabelledImages, all_labels, collate
-from explainer.evaluation.images import describe_data, device_of, to_device
+from explainer.data import (
+    LabelledImages,
+    all_labels,
+    collate,
+    describe_data,
+)
+from explainer.evaluation.images import device_of, to_device
 from explainer.evaluation.jsonl import (
     Row,
     is_number,

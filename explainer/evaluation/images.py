@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,6 @@ from explainer.classifiers import evaluating, found
 from explainer.data.base import Batch, LabelledImages, collate
 from explainer.errors import UnknownNameError
 from explainer.metrics import Void
-from explainer.provenance import describe
 from explainer.training import mean_average_precision
 
 
@@ -61,7 +60,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Chosen:
-    """An image to measure; ``right`` if all its labels are predicted.
+    """An image to measure; ``right`` if exactly its labels are predicted.
 
     ``targets`` is ``(C,)``, 1 for the classes to explain.
     """
@@ -180,17 +179,3 @@ def select(
             torch.stack(logits), torch.stack(labels)
         )
     return chosen
-
-
-def describe_data(data: LabelledImages) -> dict[str, Any]:
-    """Return a card's entries on a dataset: type, size and how it was made.
-
-    These are the attributes that the package's datasets share.
-    """
-    known = ("year", "split", "size", "seed", "shortcut")
-    return {
-        "type": type(data).__name__,
-        "images": len(data),
-        "classes": list(data.classes),
-        **{k: describe(getattr(data, k)) for k in known if hasattr(data, k)},
-    }

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from explainer.classifiers import evaluating, frozen, layout_of
-from explainer.data import Batch, LabelledImages, all_labels
+from explainer.classifiers import evaluating, frozen, layout_of, unfrozen
+from explainer.data import Batch, LabelledImages, all_labels, describe_data
 from explainer.losses import (
     Loss,
     LossWeights,
@@ -170,7 +170,12 @@ def fit_classifier(
         logits, labels = logits_and_labels(net, val, device=device)
         return {"map": mean_average_precision(logits, labels)}
 
-    config = {**config, "masked_inputs": asdict(masked_inputs)}
+    config = {
+        **config,
+        "masked_inputs": asdict(masked_inputs),
+        "train": describe_data(train),
+        "val": describe_data(val),
+    }
     return Loop(
         classifier,
         batch_loss,
@@ -236,6 +241,11 @@ def fit_explainer(
     layout = layout_of(explanandum)
     if layout == torch.channels_last:  # others keep what they have
         explanandum.to(memory_format=layout)
+    given = {
+        "classifier": describe(unfrozen(classifier)),
+        "train": describe_data(train),
+        "val": describe_data(val),
+    }
     train, dropped = labelled(train)
     val, _ = labelled(val)
 
@@ -266,6 +276,7 @@ def fit_explainer(
             "loss": describe(loss),
             "weights": asdict(weights),  # type: ignore[call-overload]
             **loss_options,
+            **given,
         },
         on_validation=on_validation,
         device=device,

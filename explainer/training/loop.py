@@ -93,6 +93,11 @@ class TrainingConfig:
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     workers: int = 0
 
+    def __post_init__(self) -> None:
+        """Raise :class:`TrainingError` for a training without steps."""
+        if self.steps < 1:
+            raise TrainingError(f"a training has steps, not {self.steps}")
+
 
 @dataclass
 class Run:
@@ -196,6 +201,11 @@ def parameter_groups(
             given = name.startswith(("encoder.", "class_activation."))
             share = encoder_rate if given else 1.0
             groups.setdefault(share, []).append(parameter)
+    if not groups:
+        raise TrainingError(
+            "nothing to train: all parameters are frozen "
+            "(requires_grad_(True) thaws them)"
+        )
     return [{"params": ps, "share": share} for share, ps in groups.items()]
 
 
@@ -209,10 +219,12 @@ def check_config(path: Path, config: dict[str, Any]) -> None:
     """
     if not path.exists():
         return
-    if read_json(path) != json.loads(json.dumps(config)):
+    held, asked = read_json(path), json.loads(json.dumps(config))
+    if changed := [k for k in held | asked if held.get(k) != asked.get(k)]:
         raise TrainingError(
-            f"{path.parent} holds a run with another configuration; choose "
-            "another folder, or delete this one to start again"
+            f"{path.parent} holds a run with another configuration "
+            f"({', '.join(changed)}); choose another folder, or delete this "
+            "one to start again"
         )
 
 
@@ -282,6 +294,12 @@ def _accelerator(precision: str, device: str | None) -> Accelerator:
 
     The first run's device and precision apply to all later runs.
     """
+    if device not in (None, "cpu", "cuda", "mps"):
+        raise TrainingError(
+            f'a device is "cpu", "cuda" or "mps", not {device!r}'
+        )
+    if device == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("this machine has no CUDA GPU; train on the cpu")
     try:
         found = Accelerator(
             mixed_precision=precision,
@@ -461,8 +479,7 @@ class Loop:
         """Load the resulting weights from their file into the model."""
         self.accelerator.wait_for_everyone()
         path = self.folder / "model.safetensors"
-        if path.exists():  # missing after a run of no steps
-            self.model.load_state_dict(read_weights(path)[0])
+        self.model.load_state_dict(read_weights(path)[0])
 
     def _to_device(self, batch: Batch) -> Batch:
         """Return a batch on the device, in the model's memory layout."""

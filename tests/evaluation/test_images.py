@@ -4,12 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from explainer.data.base import Sample, labels_in
+from explainer.data.base import Sample, describe_data, labels_in
 from explainer.errors import UserError
 from explainer.evaluation.images import (
     Settings,
     batches,
-    describe_data,
     select,
 )
 

@@ -107,7 +107,9 @@ NAME = re.compile(r"([\w{}.-]+)\.json")
 def test_every_file_that_a_page_reads_is_made_by_a_step() -> None:
     """Names with a part in braces stand for any experiment."""
     made = of_the_steps() | {p.name for p in RESULTS.glob("paper_*.json")}
-    made |= WITHOUT_NETWORKS | {p.name for p in RESULTS.glob("history/*.json")}
+    made |= WITHOUT_NETWORKS | {
+        p.name for p in RESULTS.glob("history/*.json")
+    }
     read = set()
     for page in (ROOT / "book").glob("*.ipynb"):
         for cell in json.loads(page.read_text())["cells"]:

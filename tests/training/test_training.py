@@ -94,12 +94,13 @@ def fit(
     train: Any,
     val: Any,
     training: TrainingConfig = SHORT,
+    classifier_seed: int = 0,
     **options: Any,
 ) -> Run:
-    """Train a tiny Explainer of a fixed classifier on the CPU."""
+    """Train a tiny Explainer of a classifier with random weights."""
     return fit_explainer(
         explainer_for(val),
-        classifier_for(val),
+        classifier_for(val, classifier_seed),
         train,
         val,
         training,
@@ -381,11 +382,49 @@ def test_corrupt_resume_file_is_named(
 def test_another_configuration_is_refused(
     train: Scenes, val: Scenes, tmp_path: Path
 ) -> None:
-    run = fit(tmp_path, train, val, replace(SHORT, steps=2))
+    two = replace(SHORT, steps=2)
+    run = fit(tmp_path, train, val, two)
     before = weights(run)
-    with pytest.raises(TrainingError, match="another configuration"):
-        fit(tmp_path, train, val, replace(SHORT, steps=2, learning_rate=1))
+    other: dict[str, dict[str, Any]] = {
+        "training": {"training": replace(SHORT, steps=2, learning_rate=1)},
+        "classifier": {"training": two, "classifier_seed": 1},
+        "train": {"training": two, "train": Scenes("train", 8, size=SIZE)},
+        "val": {"training": two, "val": Scenes("val", 4, size=SIZE)},
+    }
+    for what, changed in other.items():
+        asked = {"train": train, "val": val} | changed
+        with pytest.raises(TrainingError, match=rf"another .* \({what}\)"):
+            fit(tmp_path, **asked)
     assert identical(before, weights(run))
+
+
+def test_what_cannot_be_trained_is_said(
+    train: Scenes, val: Scenes, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingError, match="has steps, not 0"):
+        replace(SHORT, steps=0)
+    for device, why in (("gpu", "not 'gpu'"), ("cuda", "no CUDA GPU")):
+        if device != "cuda" or not torch.cuda.is_available():
+            with pytest.raises(TrainingError, match=why):
+                fit_classifier(
+                    classifier_for(val),
+                    train,
+                    val,
+                    SHORT,
+                    folder=tmp_path,
+                    config={},
+                    device=device,
+                )
+    with pytest.raises(TrainingError, match="all parameters are frozen"):
+        fit_classifier(
+            classifier_for(val).requires_grad_(False),
+            train,
+            val,
+            SHORT,
+            folder=tmp_path,
+            config={},
+            device="cpu",
+        )
 
 
 def test_raising_callback_stops_the_run(
