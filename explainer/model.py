@@ -192,9 +192,6 @@ class EncoderDecoder(nn.Module):
         and fewer mask values stay near 1/2.
     initial_bias:
         The logit of a new network; negative means small masks.
-    train_encoder:
-        If False the encoder's weights, its batch norm and the class
-        activation map stay as they are.
     class_activation:
         Maps the coarsest features to class logits, which are added to the
         decoder's; None for none.
@@ -224,7 +221,6 @@ class EncoderDecoder(nn.Module):
         normalisation: tuple[Sequence[float], Sequence[float]] = HALVES,
         sharpness: float = 1.0,
         initial_bias: float = 0.0,
-        train_encoder: bool = True,
         class_activation: nn.Module | None = None,
         scale: float = 1.0,
         affinity_cells: int = 0,
@@ -245,17 +241,12 @@ class EncoderDecoder(nn.Module):
         self.affinity_reach = affinity_reach
         self.affinity_rounds = affinity_rounds
         self.sharpness = sharpness
-        self.train_encoder = train_encoder
         bias = self.decoder.head.bias
         assert bias is not None
         nn.init.constant_(bias, initial_bias / sharpness)
         mean, std = normalisation
         self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1))
-        if not train_encoder:
-            self.encoder.requires_grad_(False)
-            if class_activation is not None:
-                class_activation.requires_grad_(False)
 
     def train(self, mode: bool = True) -> "EncoderDecoder":
         """Return self; a pre-trained encoder's batch norm stays in eval mode.
@@ -263,7 +254,7 @@ class EncoderDecoder(nn.Module):
         Its statistics come from far more images than a batch has.
         """
         super().train(mode)
-        if not self.train_encoder or isinstance(self.encoder, Lite0Encoder):
+        if isinstance(self.encoder, Lite0Encoder):
             self.encoder.eval()
         if self.class_activation is not None:
             self.class_activation.eval()
@@ -426,7 +417,6 @@ def light(
     decoder_width: int = 64,
     sharpness: float = 1.0,
     initial_bias: float = 0.0,
-    train_encoder: bool = True,
     class_activation: bool = False,
     scale: float = 1.0,
     affinity_cells: int = 0,
@@ -445,7 +435,6 @@ def light(
         width=decoder_width,
         sharpness=sharpness,
         initial_bias=initial_bias,
-        train_encoder=train_encoder,
         class_activation=Lite0Head(n_classes) if class_activation else None,
         scale=scale,
         affinity_cells=affinity_cells,

@@ -123,13 +123,6 @@ def test_light_rests_its_batch_norm_but_trains_its_encoder() -> None:
     assert network.encoder.network.conv_stem.weight.grad is not None
 
 
-def test_encoder_can_be_left_as_it_is() -> None:
-    network = build_explainer("light", 3, train_encoder=False).train()
-    assert not network.encoder.training
-    assert not any(p.requires_grad for p in network.encoder.parameters())
-    assert all(p.requires_grad for p in network.decoder.parameters())
-
-
 def test_small_trains_its_batch_norm() -> None:
     network = build_explainer("small", 3).train()
     before = {k: v.clone() for k, v in network.named_buffers()}

@@ -23,10 +23,12 @@ from explainer.training import TrainingConfig, fit_explainer
 
 torch.manual_seed(0)
 train, val = Scenes("train", 24, size=32), Scenes("val", 6, size=32)
-encoder = SmallEncoder(8)
-network = EncoderDecoder(
-    encoder, encoder.channels, 8, width=8, train_encoder=False
-)
+class Still(SmallEncoder):  # whose batch norm sees no batch
+    def train(self, mode=True):
+        return super().train(False)
+
+encoder = Still(8).requires_grad_(False)
+network = EncoderDecoder(encoder, encoder.channels, 8, width=8)
 fit_explainer(
     network,
     small_cnn(train.classes),

@@ -7,8 +7,9 @@ One file per method. All methods are called in the same way::
 ``classifier`` is any module that maps images ``(B, 3, H, W)`` in [0, 1] to
 logits ``(B, C)``; ``targets`` ``(B, C)`` is 1 for the classes to explain and
 0 elsewhere; the masks are ``(B, C, H, W)`` in [0, 1], zero for the other
-classes. Targets may have fewer columns than there are logits. Then targets
-and masks cover the first classes only. (:func:`explainer.explain` puts the
+classes. If the classifier does not name its classes, targets may have fewer
+columns than there are logits. Then targets and masks cover the first classes
+only. (:func:`explainer.explain` puts the
 target classes first, so that no memory is spent on the others.)
 
 A method does not change the classifier (parameters, gradients, buffers,

@@ -73,8 +73,8 @@ def integrated_gradients(
     n_steps:
         Points on the line, at Gauss-Legendre nodes.
     batch_size:
-        Images the classifier sees at once. It limits memory and changes no
-        result.
+        Points that the classifier sees at once, but at least one of each
+        image. It limits memory and changes no result.
     generator:
         Not used; all methods take it.
     progress:

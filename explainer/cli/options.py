@@ -31,7 +31,8 @@ Root = Annotated[
     Path | None,
     typer.Option(
         "--root",
-        help="The folder that contains VOCdevkit/ (or set EXPLAINER_DATA).",
+        help="The folder that contains VOCdevkit/, or COCO's coco2014/ (or "
+        "set EXPLAINER_DATA).",
     ),
 ]
 Download = Annotated[
@@ -47,7 +48,7 @@ Limit = Annotated[
 ]
 Steps = Annotated[
     int | None,
-    typer.Option(help="Another number of steps than the preset's."),
+    typer.Option(help="Steps of each training and of each of its stages."),
 ]
 Precision = Annotated[
     str | None,

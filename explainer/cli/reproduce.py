@@ -48,7 +48,9 @@ def reproduce_command(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="The folder; by default runs/EXPERIMENT."),
+        typer.Option(
+            "--out", help="The folder; by default runs/reproduce-EXPERIMENT."
+        ),
     ] = None,
     only: Annotated[
         list[str] | None,

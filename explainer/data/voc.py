@@ -130,9 +130,6 @@ class VOC:
     segmented:
         Only the images of the segmentation challenge: in the test split of
         2007 the 210 on which the paper measures masks.
-    cache:
-        Keep decoded images in memory as bytes (77 kB each at 160 pixels).
-        Each process that reads has its own cache.
     download:
         Download the split if it is missing. The archive stays beside
         ``VOCdevkit/``; it may be deleted.
@@ -155,7 +152,6 @@ class VOC:
         classes: tuple[str, ...] = VOC_CLASSES,
         size: Size | None = 224,
         segmented: bool = False,
-        cache: bool = False,
         download: bool = False,
     ) -> None:
         archive = ARCHIVES[year][split]
@@ -173,8 +169,6 @@ class VOC:
         ]
         self.labels = self._read_labels()
         self._class_id = _class_ids(self.classes)
-        self._cached: dict[int, tuple[Pixels, Pixels | None]] | None
-        self._cached = {} if cache else None
 
     @property
     def names(self) -> list[str]:
@@ -241,17 +235,12 @@ class VOC:
     def __getitem__(self, index: int) -> Sample:
         """Return image ``index`` with its labels and, if any, its mask."""
         index = range(len(self))[index]
-        if self._cached is None:
-            pixels, ids = self._read(index)
-        else:
-            if index not in self._cached:
-                self._cached[index] = self._read(index)
-            pixels, ids = self._cached[index]
+        pixels, ids = self._read(index)
         return Sample(
             image=to_tensor(pixels),
             labels=self.labels[index].clone(),
             mask=None if ids is None else torch.tensor(ids).long(),
-            name=self.names[index],
+            name=self._images[index].stem,
         )
 
     def other_objects(self, index: int) -> tuple[str, ...]:

@@ -59,7 +59,7 @@ def test_labels_need_no_image(tiny_voc: Path) -> None:
 
 
 def test_changing_a_sample_leaves_the_dataset_alone(tiny_voc: Path) -> None:
-    voc = VOC(tiny_voc, "train", size=8, cache=True)
+    voc = VOC(tiny_voc, "train", size=8)
     before = voc[1]
     changed = voc[1]
     assert changed.mask is not None
@@ -132,22 +132,6 @@ def test_image_and_mask_are_resized_together(
         wanted = image.resize(shape[::-1], Image.Resampling.BILINEAR)
     expected = torch.tensor(np.asarray(wanted)).permute(2, 0, 1) / 255
     assert torch.equal(sample.image, expected)
-
-
-def test_the_cache_returns_the_same_and_reads_once(tiny_voc: Path) -> None:
-    plain = list(VOC(tiny_voc, "train", size=10))
-    cached = VOC(tiny_voc, "train", size=10, cache=True)
-    list(cached)
-    shutil.rmtree(folder_of(tiny_voc) / "JPEGImages")
-    shutil.rmtree(folder_of(tiny_voc) / "SegmentationClass")
-    for a, b in zip(plain, cached, strict=True):
-        assert torch.equal(a.image, b.image)
-        assert (a.mask is None) == (b.mask is None)
-        if a.mask is not None and b.mask is not None:
-            assert torch.equal(a.mask, b.mask)
-    assert cached[-1].name == "c"
-    with pytest.raises(IndexError):
-        cached[3]
 
 
 def test_the_root_may_come_from_the_environment(
