@@ -23,8 +23,8 @@ IMAGENET = (IMAGENET_MEAN, (0.229, 0.224, 0.225))
 HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 """Mean and standard deviation of the channels that networks expect."""
 
-Initial = Literal["random", "imagenet"] | Path
-
+Initial = Literal["random", "imagenet"] | str | Path
+"""Where weights come from: the two names, or the path of a state dict."""
 
 TOLERANCE = 0.1
 """How far outside [0, 1] an image may be: some resizing overshoots."""
@@ -242,7 +242,7 @@ class Classifier(nn.Module):
         """
         return cls(
             network,
-            _told_apart(classes),
+            told_apart(classes),
             mean,
             std,
             multi_label=multi_label,
@@ -270,7 +270,7 @@ class Classifier(nn.Module):
         known = torchvision.models.list_models(module=torchvision.models)
         if name not in known:
             raise UnknownNameError("classifier in torchvision", name, known)
-        weights = torchvision.models.get_model_weights(name).DEFAULT
+        weights = _imagenet(name)
         transforms = weights.transforms()
         folder = Path(torch.hub.get_dir(), "checkpoints")
         network = _torchvision(
@@ -311,7 +311,7 @@ class Classifier(nn.Module):
                 "https://huggingface.co/timm and pass the file's path: "
                 f"Classifier.from_timm({name!r}, path)"
             ) from error
-        if isinstance(initial_weights, Path):
+        if initial_weights not in ("random", "imagenet"):
             _load_file(network, initial_weights)
         config = timm.data.resolve_data_config({}, model=network)
         return cls.from_module(
@@ -328,7 +328,7 @@ def _timm() -> Any:
     return import_module("timm")
 
 
-def _told_apart(names: Sequence[str]) -> list[str]:
+def told_apart(names: Sequence[str]) -> list[str]:
     """Return names with an index added to those that occur twice."""
     plain = [name.casefold() for name in names]
     return [
@@ -577,7 +577,25 @@ def _shapes(modules: list[dict[str, Tensor]]) -> list[dict[str, torch.Size]]:
     return [{k: v.shape for k, v in module.items()} for module in modules]
 
 
-def _load_file(network: nn.Module, path: Path) -> None:
+def _state_in(path: str | Path) -> dict[str, Tensor]:
+    """Return the tensors of a file with a state dict; run no code of it."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError) as error:
+        raise WeightsError(
+            f"cannot read weights from {path}: {error}; initial weights are "
+            "'random', 'imagenet' or the path of a state dict"
+        ) from error
+    except Exception as error:  # the unpickler refuses all but tensors
+        raise WeightsError(
+            f"{path} holds no plain state dict of tensors"
+        ) from error
+    if not isinstance(state, dict):
+        raise WeightsError(f"{path} holds no plain state dict of tensors")
+    return {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
+
+
+def _load_file(network: nn.Module, path: str | Path) -> None:
     """Load a file of weights, also one with another library's names.
 
     Tensors are matched by name if all names are the network's own.
@@ -585,20 +603,7 @@ def _load_file(network: nn.Module, path: Path) -> None:
     module by their local names, so that a norm's weight and bias, which
     have one shape, cannot be swapped.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError) as error:
-        raise WeightsError(f"cannot read weights from {path}: {error}") from (
-            error
-        )
-    except Exception as error:  # the unpickler refuses all but tensors
-        raise WeightsError(
-            f"{path} holds no plain state dict of tensors"
-        ) from error
-    if not isinstance(state, dict):
-        raise WeightsError(f"{path} holds no plain state dict of tensors")
-    own = network.state_dict()
-    theirs = {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
+    own, theirs = network.state_dict(), _state_in(path)
     if own.keys() == theirs.keys():
         theirs = {name: theirs[name] for name in own}
     ours, given = _by_module(own), _by_module(theirs)
@@ -613,12 +618,21 @@ def _load_file(network: nn.Module, path: Path) -> None:
                 tensor.copy_(source[name])
 
 
-def torchvision_network(name: str, **options: Any) -> Any:
-    """Return a torchvision model with random weights."""
+def torchvision_network(
+    name: str, weights: Any = None, **options: Any
+) -> Any:
+    """Return a torchvision model, by default with random weights."""
     # Imported late: it takes a second, and the scenes do not need it.
     import torchvision
 
-    return torchvision.models.get_model(name, weights=None, **options)
+    return torchvision.models.get_model(name, weights=weights, **options)
+
+
+def _imagenet(name: str) -> Any:
+    """Return torchvision's ImageNet weights of a model, not downloaded."""
+    import torchvision  # late: see torchvision_network
+
+    return torchvision.models.get_model_weights(name).DEFAULT
 
 
 def lite0_network(**options: Any) -> Any:
@@ -634,11 +648,8 @@ def imagenet_state(name: str, otherwise: str) -> dict[str, Tensor]:
     Only tensors are read; torchvision itself would unpickle the file.
     Raises :class:`WeightsError`, whose message ends with ``otherwise``.
     """
-    import torchvision  # late: see torchvision_network
-
-    weights = torchvision.models.get_model_weights(name).DEFAULT
     try:
-        state: dict[str, Tensor] = weights.get_state_dict(
+        state: dict[str, Tensor] = _imagenet(name).get_state_dict(
             check_hash=True, weights_only=True, map_location="cpu"
         )
     except (OSError, RuntimeError, UnpicklingError) as error:
@@ -655,16 +666,45 @@ BY_HAND = (
 )
 
 
+def _built(name: str, state: Mapping[str, Tensor]) -> nn.Module:
+    """Return the torchvision model of ImageNet weights, with a state.
+
+    torchvision builds some models differently for these weights, and renames
+    old tensors. Raises RuntimeError if the state does not fit.
+    """
+    weights = _imagenet(name)
+    # A copy of them that hands over this state: their own method would
+    # download a file and unpickle more than tensors.
+    held = object.__new__(type(weights))
+    held.__dict__.update(weights.__dict__, get_state_dict=lambda **_: state)
+    network: nn.Module = torchvision_network(name, held)
+    return network
+
+
+def _random_state(name: str) -> dict[str, Tensor]:
+    """Return random weights for :func:`_built`."""
+    network: nn.Module = torchvision_network(name)
+    size = _imagenet(name).meta["min_size"][0]
+    if getattr(network, "image_size", size) != size:  # vit_h_14's is 518
+        network = torchvision_network(name, image_size=size)
+    return network.state_dict()
+
+
 def _torchvision(
     name: str, initial_weights: Initial, otherwise: str = BY_HAND
 ) -> nn.Module:
     """Return a torchvision model: random, ImageNet or a file's weights."""
-    network: nn.Module = torchvision_network(name)
+    if initial_weights == "random":
+        return _built(name, _random_state(name))
     if initial_weights == "imagenet":
-        network.load_state_dict(imagenet_state(name, otherwise))
-    if isinstance(initial_weights, Path):
+        return _built(name, imagenet_state(name, otherwise))
+    state = _state_in(initial_weights)
+    try:
+        return _built(name, state)
+    except RuntimeError:  # perhaps another library's names
+        network = _torchvision(name, "random")
         _load_file(network, initial_weights)
-    return network
+        return network
 
 
 def vgg16(
@@ -730,7 +770,7 @@ def efficientnet_lite0(
             if initial_weights == "imagenet"
             else initial_weights
         )
-        _load_file(network, Path(path))
+        _load_file(network, path)
     network.requires_grad_(False)
     network.reset_classifier(len(classes))
     return Classifier(network, classes, *HALVES, cam_layer="bn2")

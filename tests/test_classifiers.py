@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 from pathlib import Path
 from urllib.error import URLError
 
@@ -9,6 +10,7 @@ import pytest
 import skimage.data
 import timm
 import torch
+import torchvision
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -449,6 +451,85 @@ def test_torchvisions_names_and_normalisation_are_its_weights() -> None:
     assert model.mean.flatten().tolist() == pytest.approx(IMAGENET[0])
     large = Classifier.from_torchvision("efficientnet_b1", "random")
     assert large.size == 240
+
+
+def published(name: str) -> dict[str, Tensor]:
+    """Return a state such as torchvision's file of ImageNet weights has."""
+    options: dict[str, dict[str, object]] = {
+        "googlenet": {"aux_logits": True, "init_weights": False},
+        "inception_v3": {"aux_logits": True, "init_weights": False},
+        "vit_h_14": {"image_size": 518},
+    }
+    network = torchvision.models.get_model(name, **options.get(name, {}))
+    # Old files have no counts, and DenseNet's have other names.
+    return {
+        re.sub(r"(denselayer\d+\.[a-z]+)([12])", r"\1.\2", key): value
+        for key, value in network.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("googlenet", "inception_v3", "vit_h_14", "resnet18"),
+        *("densenet121", "densenet161", "densenet169", "densenet201"),
+    ],
+)
+def test_torchvisions_networks_are_those_of_its_weights(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how: list[dict[str, object]] = []
+
+    def fetched(url: str, **options: object) -> dict[str, Tensor]:
+        how.append(options)
+        return published(name)
+
+    monkeypatch.setattr(
+        "torchvision.models._api.load_state_dict_from_url", fetched
+    )
+    with torch.device("meta"):
+        own = torchvision.models.get_model(name, weights="DEFAULT").eval()
+        for weights in ("imagenet", "random"):
+            ours = Classifier.from_torchvision(name, weights).network
+            assert repr(ours) == repr(own)
+            for attribute in ("transform_input", "image_size", "aux_logits"):
+                theirs = getattr(own, attribute, None)
+                assert getattr(ours, attribute, None) == theirs
+            shapes = {k: v.shape for k, v in ours.state_dict().items()}
+            assert shapes == {k: v.shape for k, v in own.state_dict().items()}
+    assert [options.get("weights_only") for options in how] == [None, True]
+
+
+@pytest.mark.parametrize("name", ["densenet121", "googlenet", "resnet18"])
+def test_torchvisions_files_load_by_hand(name: str, tmp_path: Path) -> None:
+    """The published one, that of a network, another library's names."""
+    state = published(name)
+    torch.save(state, tmp_path / "published.pth")
+    path = tmp_path / "published.pth"
+    own = Classifier.from_torchvision(name, path).network.state_dict()
+    assert_close(
+        [v for k, v in own.items() if not k.endswith("num_batches_tracked")],
+        [v for k, v in state.items() if not k.startswith("aux")],
+        rtol=0,
+        atol=0,
+    )
+    for prefix in ("", "x."):
+        torch.save({prefix + k: v for k, v in own.items()}, path)
+        again = Classifier.from_torchvision(name, str(path)).network
+        assert_close(again.state_dict(), own, rtol=0, atol=0)
+
+
+def test_initial_weights_are_two_names_or_a_file_that_loads() -> None:
+    for weights in ("imagenett", "no/such.pth", Path("random")):
+        for build in (
+            lambda w: Classifier.from_torchvision("resnet18", w),
+            lambda w: Classifier.from_timm("resnet18", w),
+            lambda w: build_classifier("resnet50", CLASSES, w),
+            lambda w: build_classifier("efficientnet_lite0", CLASSES, w),
+        ):
+            with pytest.raises(WeightsError, match=f"weights from {weights}"):
+                build(weights)
 
 
 def test_timms_names_and_normalisation_are_its_configuration() -> None:
