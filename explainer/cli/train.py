@@ -133,6 +133,11 @@ def train_explainer(
     on = device_named(device)
     if loss not in ("explainer", "rtis"):
         raise UserError(f"no loss {loss!r}; known: explainer, rtis")
+    if initial_weights not in (None, "random"):
+        raise UserError(
+            "--initial-weights of an Explainer can only be 'random', not "
+            f"{initial_weights!r}"
+        )
     if area_weight is not None and loss != "rtis":
         raise UserError("--area-weight belongs to --loss rtis")
     if area_weight is not None:

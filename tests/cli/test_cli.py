@@ -494,6 +494,17 @@ def test_unknown_loss(fails: Command, tmp_path: Path) -> None:
     assert not out.exists()
 
 
+@pytest.mark.parametrize("weights", ["imagenet", "no/such.pth"])
+def test_an_explainers_initial_weights_can_only_be_random(
+    weights: str, fails: Command, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    command = ("train", "explainer", "--out", out, "--limit", "4")
+    message = fails(*command, "--initial-weights", weights)
+    assert f"can only be 'random', not '{weights}'" in message
+    assert not out.exists()
+
+
 def test_area_weight_belongs_to_rtis(
     runs: Path, run: Command, fails: Command, tmp_path: Path
 ) -> None:
