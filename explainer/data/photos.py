@@ -250,7 +250,8 @@ class LabelledPhotos:
     empty subfolder is a class without pictures), or the folder has a table
     :data:`TABLE`. Its columns are ``file``, the path within the folder, and
     ``labels``, the names of the classes separated by semicolons, or empty
-    for none. If there are both, the table is used.
+    for none. A file may have several lines; their labels are joined. If
+    there are both, the table is used.
 
     Parameters
     ----------
@@ -329,13 +330,10 @@ def _tabled(table: Path) -> dict[Path, list[str]]:
     try:
         # Spreadsheets write a byte order mark at the start.
         text = io.StringIO(table.read_bytes().decode("utf-8-sig"), "")
-        lines = list(csv.DictReader(text, strict=True))
-        rows = {
-            table.parent / line["file"]: [
-                name.strip() for name in line["labels"].split(";")
-            ]
-            for line in lines
-        }
+        rows: dict[Path, list[str]] = {}
+        for line in csv.DictReader(text, strict=True):
+            names = [name.strip() for name in line["labels"].split(";")]
+            rows.setdefault(table.parent / line["file"], []).extend(names)
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(
             f"{table} cannot be read as a table ({error}); save it as CSV "

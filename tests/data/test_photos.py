@@ -264,6 +264,17 @@ def test_a_table_of_several_labels(tmp_path: Path) -> None:
     assert colour(photos[0].image, 0, 0) == (0.0, 0.0, 1.0)
 
 
+def test_a_table_with_a_line_per_label(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        put(tmp_path / name)
+    (tmp_path / "labels.csv").write_text(
+        "file,labels\na.png,cat\nb.png,dog\na.png,dog\nb.png,dog\n"
+    )
+    photos = LabelledPhotos(tmp_path)
+    assert photos.classes == ("cat", "dog")
+    assert photos.labels.tolist() == [[1, 1], [0, 1]]
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
