@@ -6,6 +6,7 @@ import io
 import operator
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -26,6 +27,7 @@ from explainer.classifiers import (
     Explanandum,
     found,
     probabilities,
+    told_apart,
     unfrozen,
 )
 from explainer.data.base import DataError
@@ -151,7 +153,8 @@ class Explanation:
         """Return a record of the explanation; write its picture and masks.
 
         ``STEM_overlay.png`` is :meth:`draw`'s picture, ``STEM_CLASS.png`` a
-        mask at the photograph's size. The record has the ``photo``, the
+        mask at the photograph's size; a class whose file would replace
+        another gets an index there. The record has the ``photo``, the
         classes ``found`` and, for each explained class, its probability
         ``before`` and ``after`` masking and the file of its ``mask``. Raises
         :class:`~explainer.files.DiskError` if a file cannot be written.
@@ -163,8 +166,9 @@ class Explanation:
             "found": list(self.found),
             "classes": {},
         }
+        endings = told_apart([*map(_in_filename, self.classes), "overlay"])
         for k, name in enumerate(self.classes):
-            file = folder / f"{stem}_{_in_filename(name)}.png"
+            file = folder / f"{stem}_{endings[k]}.png"
             mask = _scaled(self.masks[k : k + 1], overlay.size[::-1])[0]
             write_atomically(file, _png(to_image(mask)))
             record["classes"][name] = {
@@ -223,7 +227,9 @@ class Explanations(list[Explanation]):
 def check_stems(photos: Sequence[str]) -> None:
     """Raise :class:`DataError` if two pictures would have the same files."""
     stems = [Path(photo).stem for photo in photos]
-    shared = sorted({stem for stem in stems if stems.count(stem) > 1})
+    # Cat and cat are one file on macOS and Windows.
+    plain = Counter(stem.casefold() for stem in stems)
+    shared = sorted({stem for stem in stems if plain[stem.casefold()] > 1})
     if shared:
         raise DataError(
             f"several pictures are named {', '.join(shared)}; explain them "

@@ -159,6 +159,19 @@ def test_pictures_never_overwrite_each_other(
     assert not (tmp_path / "out").exists()
 
 
+def test_names_that_differ_in_case_are_one_file_on_some_disks(
+    pair: Pair, tmp_path: Path
+) -> None:
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+    one = photo(folders[0] / "Cat.jpg", red=slice(0, 60))
+    two = photo(folders[1] / "cat.png", red=slice(0, 60))
+    with pytest.raises(DataError, match="pictures are named Cat, cat"):
+        explain_photos(pair, [one, two], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_damaged_picture_leaves_nothing(pair: Pair, tmp_path: Path) -> None:
     content = io.BytesIO()
     Image.effect_noise((64, 64), 90).convert("RGB").save(content, "JPEG")
@@ -721,3 +734,19 @@ def test_names_of_classes_that_no_file_can_have(tmp_path: Path) -> None:
         *("image_0_50%25.png", "image_0_overlay.png"),
     }
     assert set(record["classes"]) == set(names)
+
+
+def test_a_class_named_like_the_overlay_gets_an_index(tmp_path: Path) -> None:
+    names = ("red", "Overlay", "RED")
+    model = Classifier(Colours(), names, (0, 0, 0), (1, 1, 1))
+    result = explain(two_colours(), model, method="one", target=[0, 1, 2])
+    record = result.save(tmp_path)
+    files = [Path(one["mask"]).name for one in record["classes"].values()]
+    assert files == [
+        *("image_0_red (0).png", "image_0_Overlay (1).png"),
+        "image_0_RED (2).png",
+    ]
+    assert {p.name for p in tmp_path.iterdir()} == {
+        *files,
+        "image_0_overlay.png",
+    }
