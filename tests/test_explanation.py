@@ -358,6 +358,10 @@ def test_batches_and_lists_give_lists(pair: Pair, tmp_path: Path) -> None:
         *(str(path), str(path)),
         *("image_2", "image_3"),
     ]
+    several = explain([batch, torch.cat([batch, batch])], pair)
+    assert isinstance(several, Explanations)
+    assert [one.photo for one in several] == ["image_0", "image_1", "image_2"]
+    assert len(several.save(tmp_path / "out")) == 3
     assert [len(masks) for masks in mixed.masks] == [1, 1, 2, 1]
     assert len(mixed.scores) == len(mixed.draw()) == 4
     assert mixed._repr_html_().count("<figure>") == 4

@@ -50,11 +50,10 @@ def named_pictures(images: Any) -> tuple[list[tuple[str, Picture]], bool]:
             f"tensors (3, H, W), not {type(images).__name__}"
         )
     items: list[tuple[str, Picture]] = []
-    for i, image in enumerate(images):
+    for image in images:
         for name, source in named_pictures(image)[0]:
-            items.append(
-                (name if name != "image_0" else f"image_{i}", source)
-            )
+            own = isinstance(source, Path)
+            items.append((name if own else f"image_{len(items)}", source))
     if not items:
         raise DataError("no picture given; name at least one")
     return items, False
