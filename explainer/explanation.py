@@ -303,7 +303,8 @@ def _opened(
     inner = unfrozen(model)
     if not isinstance(inner, Classifier):
         _warn_of_assumptions(inner, told)
-        inner = Classifier.from_module(inner, **told)
+        with evaluating(inner):  # from_module leaves it in eval mode
+            inner = Classifier.from_module(inner, **told)
     elif told:
         raise UserError(
             f"{', '.join(told)}: this model is a Classifier and has its own; "
@@ -461,7 +462,9 @@ def target_classes(
     UserError
         If a class does not exist; the message lists the known ones.
     """
-    if isinstance(target, list) and all(type(t) is bool for t in target):
+    if isinstance(target, list | tuple) and all(
+        type(t) is bool for t in target
+    ):
         target = torch.tensor(target)
     if isinstance(target, Tensor | np.ndarray):
         values = torch.as_tensor(target).detach().cpu()
@@ -621,6 +624,8 @@ def _explained(
     """Yield each photograph's explanation, or the error on reading it."""
     if target is not None and top is not None:
         raise UserError("give a target or top, not both")
+    if top is not None and top < 1:
+        raise UserError(f"top is at least 1, not {top}")
     told = {
         "classes": classes,
         "multi_label": multi_label,
@@ -631,12 +636,12 @@ def _explained(
     if method is None:
         method = "grad_cam" if opened.network is None else "explainer"
     function = METHODS[method] if isinstance(method, str) else guarded(method)
-    if method == "explainer" and opened.network is not None:
-        options = {"network": opened.network, **options}
-    if method == "rtis" and isinstance(opened.name, str):
-        names = opened.classifier.classes
-        rtis = load_explainer(opened.name, names, "rtis")
-        options = {"network": rtis, **options}
+    if "network" not in options:
+        if method == "explainer" and opened.network is not None:
+            options["network"] = opened.network
+        if method == "rtis" and isinstance(opened.name, str):
+            names = opened.classifier.classes
+            options["network"] = load_explainer(opened.name, names, "rtis")
     _check_options(function, options)
     for place, (photo, source) in enumerate(items):
         try:

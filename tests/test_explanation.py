@@ -407,6 +407,9 @@ NAMES = ("tabby, tabby cat", "dog", "crane (2)", "crane (3)")
         (torch.tensor([1, 0, 1, 0]), [0, 2]),
         (torch.tensor([True, False, True, False]), [0, 2]),
         ([True, False, True, False], [0, 2]),
+        ((True, False, True, False), [0, 2]),
+        (("dog", 0), [1, 0]),
+        ((), []),
         (np.array([1, 0, 1, 0], np.float16), [0, 2]),
         (torch.zeros(4), []),
         (torch.tensor([[0, 0, 0, 1], [1, 1, 0, 0]]), [3]),
@@ -460,6 +463,9 @@ def test_targets_and_the_likeliest_in_an_explanation(pair: Pair) -> None:
     assert len(explain(dark, pair, top=9).classes) == 3
     with pytest.raises(UserError, match="not both"):
         explain(dark, pair, target="red", top=1)
+    for top in (0, -1):
+        with pytest.raises(UserError, match=f"at least 1, not {top}"):
+            explain(dark, pair, top=top)
 
 
 # --- models ---------------------------------------------------------------
@@ -494,6 +500,31 @@ def test_a_bare_module_that_is_told_of_is_taken_as_told() -> None:
     assert result.classes == ("red", "blue")
     expected = torch.tensor(20 * (0.5 - 0.2)).sigmoid().item()
     assert result.scores == pytest.approx([expected] * 2, abs=1e-3)
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "rise", "half"])
+def test_a_bare_module_keeps_its_modes(method: str) -> None:
+    """Each module's own: the user may have frozen a part of it."""
+    network = nn.Sequential(
+        *(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1)),
+        *(nn.Flatten(), nn.Dropout(), nn.Linear(4, 3)),
+    )
+    network[1].eval()
+    network[0].requires_grad_(False)
+    modes = [module.training for module in network.modules()]
+    flags = [p.requires_grad for p in network.parameters()]
+    state = {k: v.clone() for k, v in network.state_dict().items()}
+    told = {"classes": CLASSES, "target": [0, 1], "method": method}
+    short = {"n_masks": 4} if method == "rise" else {}
+    with pytest.warns(UserWarning, match="is taken to have"):
+        one, two = (
+            explain(torch.ones(3, 8, 8), network, **told, **short)
+            for _ in range(2)
+        )
+    assert one.scores == two.scores  # without dropout
+    assert [module.training for module in network.modules()] == modes
+    assert [p.requires_grad for p in network.parameters()] == flags
+    torch.testing.assert_close(network.state_dict(), state, rtol=0, atol=0)
 
 
 def test_a_classifier_wants_nothing_told() -> None:
@@ -592,6 +623,30 @@ def test_a_folder_of_a_run_and_names(tmp_path: Path) -> None:
     rtis = explain(two_colours(), "scenes", method="rtis", target="disc")
     assert rtis.masks.shape == scenes.masks.shape
     assert not torch.equal(rtis.masks, scenes.masks)
+
+
+def test_a_given_network_is_the_one_that_is_used(tmp_path: Path) -> None:
+    """Also by RTIS, and where the model's own folder has none."""
+    save_weights(
+        tmp_path / "model.safetensors",
+        build_classifier("small_cnn", CLASSES),
+        {
+            **{"kind": "classifier", "architecture": "small_cnn"},
+            **{"classes": list(CLASSES), "size": SIZE},
+        },
+    )
+    for method in ("explainer", "rtis"):
+        masks = [
+            explain(
+                *(two_colours(), model),
+                method=method,
+                network=Where(),
+                target="red",
+            ).masks
+            for model in (str(tmp_path), tmp_path)
+        ]
+        assert masks[0][0, :, :8].min() > masks[0][0, :, 12:].max()
+        assert torch.equal(*masks)
 
 
 # --- methods --------------------------------------------------------------
