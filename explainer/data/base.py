@@ -139,7 +139,7 @@ def describe_data(data: LabelledImages) -> dict[str, Any]:
 
     These are the attributes that the package's datasets share.
     """
-    known = ("year", "split", "size", "seed", "shortcut")
+    known = ("year", "split", "size", "seed", "shortcut", "fingerprint")
     return {
         "type": type(data).__name__,
         "images": len(data),

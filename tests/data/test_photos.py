@@ -10,7 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from explainer.data import DataError, LabelledPhotos, Photos, load_photo
+from explainer.data import (
+    DataError,
+    LabelledPhotos,
+    Photos,
+    describe_data,
+    load_photo,
+)
 from explainer.data import photos as photos_module
 
 RED, WHITE = (1.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -311,6 +317,19 @@ def test_folders_without_labels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("classes", [None, ("cat", "dog", "horse")])
+def test_folders_of_as_many_pictures_are_told_apart(tmp_path: Path) -> None:
+    """So that no run or table of the one is taken for the other's."""
+    for name, size in (("one", 8), ("two", 9), ("same", 8)):
+        (tmp_path / name / "cat").mkdir(parents=True)
+        picture = Image.new("RGB", (size, size))
+        picture.save(tmp_path / name / "cat" / "a.png")
+    one, two, same = (
+        describe_data(LabelledPhotos(tmp_path / name))
+        for name in ("one", "two", "same")
+    )
+    assert one == same != two
+
+
 def test_an_empty_subfolder_is_a_class_without_pictures(
     tmp_path: Path, classes: tuple[str, ...] | None
 ) -> None:
