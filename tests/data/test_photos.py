@@ -316,7 +316,6 @@ def test_folders_without_labels(tmp_path: Path) -> None:
         LabelledPhotos(tmp_path)
 
 
-@pytest.mark.parametrize("classes", [None, ("cat", "dog", "horse")])
 def test_folders_of_as_many_pictures_are_told_apart(tmp_path: Path) -> None:
     """So that no run or table of the one is taken for the other's."""
     for name, size in (("one", 8), ("two", 9), ("same", 8)):
@@ -330,6 +329,7 @@ def test_folders_of_as_many_pictures_are_told_apart(tmp_path: Path) -> None:
     assert one == same != two
 
 
+@pytest.mark.parametrize("classes", [None, ("cat", "dog", "horse")])
 def test_an_empty_subfolder_is_a_class_without_pictures(
     tmp_path: Path, classes: tuple[str, ...] | None
 ) -> None:
