@@ -7,6 +7,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -293,17 +294,13 @@ class LabelledPhotos:
             [[c in names for c in self.classes] for names in rows.values()]
         ).float()
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """A SHA-256 of the pictures' names and sizes in bytes.
-
-        It tells this folder from others with as many pictures.
-        """
-        listed = "".join(
-            f"{path.name} {path.stat().st_size}\n"
-            for path in self._photos.paths
-        )
-        return hashlib.sha256(listed.encode()).hexdigest()
+        """The SHA-256 of all files, which tells this folder from others."""
+        digest = hashlib.sha256()
+        for path in self._photos.paths:
+            digest.update(path.read_bytes())
+        return digest.hexdigest()
 
     def __len__(self) -> int:
         """Return the number of pictures."""

@@ -318,9 +318,9 @@ def test_folders_without_labels(tmp_path: Path) -> None:
 
 def test_folders_of_as_many_pictures_are_told_apart(tmp_path: Path) -> None:
     """So that no run or table of the one is taken for the other's."""
-    for name, size in (("one", 8), ("two", 9), ("same", 8)):
+    for name, colour in (("one", "red"), ("two", "blue"), ("same", "red")):
         (tmp_path / name / "cat").mkdir(parents=True)
-        picture = Image.new("RGB", (size, size))
+        picture = Image.new("RGB", (8, 8), colour)
         picture.save(tmp_path / name / "cat" / "a.png")
     one, two, same = (
         describe_data(LabelledPhotos(tmp_path / name))
