@@ -167,8 +167,11 @@ class Classifier(nn.Module):
     size:
         Height and width of its training images; None if unknown.
 
-    Raises :class:`UserError` for what is no module, and for a module that
-    has no eval mode, as those of ``torch.export`` have none.
+    Raises
+    ------
+    UserError
+        For what is no module, and for a module that has no eval mode, as
+        those of ``torch.export`` have none.
     """
 
     channels_last = False
