@@ -638,6 +638,6 @@ def confusion_verdict(results: Results | None, method: str) -> str:
     r = min(shares, key=lambda r: shares[r])
     return (
         f"{text} Beside what the whole image scores, the weakest own mask is "
-        f"that of *{names[r]}*: {percent(scores[r][1 + r])} of "
-        f"{percent(scores[r][0])}."
+        f"that of *{names[r]}*: {percent(scores[r][1 + r])}, where the whole "
+        f"image has {percent(scores[r][0])}."
     )

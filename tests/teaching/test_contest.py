@@ -376,7 +376,8 @@ def test_confusions_in_words() -> None:
     assert confusion_verdict(results, "explainer") == (
         "Explainer confuses classes: the mask of *bee* shows *ant* with 70.0 "
         "(*ant*'s own mask: 80.0). Beside what the whole image scores, the "
-        "weakest own mask is that of *bee*: 30.0 of 60.0."
+        "weakest own mask is that of *bee*: 30.0, where the whole image has "
+        "60.0."
     )
     alike = {"classes": list("abc"), "scores": [[0.5] * 4] * 3}
     text = confusion_verdict({"igos": alike}, "igos")
