@@ -69,7 +69,7 @@ def test_another_order_and_a_confusion_are_told() -> None:
     assert text.endswith(
         "first: Explainer and RISE; again: RISE and Explainer."
     )
-    assert "the mask of *bee* shows *ant* (70.0" in two
+    assert "the mask of *bee* shows *ant* with 70.0 " in two
 
 
 def test_the_trainings_say_where_they_ran() -> None:
