@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +23,8 @@ IMAGENET = (IMAGENET_MEAN, (0.229, 0.224, 0.225))
 HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 """Mean and standard deviation of the channels that networks expect."""
 
-Initial = Literal["random", "imagenet"] | str | Path
-"""Where weights come from: the two names, or the path of a state dict."""
+Initial = str | Path
+"""Initial weights: "random", "imagenet", or the path of a state dict."""
 
 TOLERANCE = 0.1
 """How far outside [0, 1] an image may be: some resizing overshoots."""
@@ -599,14 +599,21 @@ def _state_in(path: str | Path) -> dict[str, Tensor]:
 
 
 def _load_file(network: nn.Module, path: str | Path) -> None:
-    """Load a file of weights, also one with another library's names.
+    """Load a file of weights, also one with another library's names."""
+    _load_state(network, _state_in(path), path)
+
+
+def _load_state(
+    network: nn.Module, theirs: dict[str, Tensor], path: str | Path
+) -> None:
+    """Load what the file ``path`` holds.
 
     Tensors are matched by name if all names are the network's own.
     Otherwise modules are matched by their order, and the tensors within a
     module by their local names, so that a norm's weight and bias, which
     have one shape, cannot be swapped.
     """
-    own, theirs = network.state_dict(), _state_in(path)
+    own = network.state_dict()
     if own.keys() == theirs.keys():
         theirs = {name: theirs[name] for name in own}
     ours, given = _by_module(own), _by_module(theirs)
@@ -684,13 +691,15 @@ def _built(name: str, state: Mapping[str, Tensor]) -> nn.Module:
     return network
 
 
-def _random_state(name: str) -> dict[str, Tensor]:
-    """Return random weights for :func:`_built`."""
+def _random(name: str) -> nn.Module:
+    """Return the same model with random weights."""
     network: nn.Module = torchvision_network(name)
     size = _imagenet(name).meta["min_size"][0]
     if getattr(network, "image_size", size) != size:  # vit_h_14's is 518
         network = torchvision_network(name, image_size=size)
-    return network.state_dict()
+    if hasattr(network, "transform_input"):  # GoogLeNet's and Inception's
+        network = _built(name, network.state_dict())
+    return network
 
 
 def _torchvision(
@@ -698,15 +707,15 @@ def _torchvision(
 ) -> nn.Module:
     """Return a torchvision model: random, ImageNet or a file's weights."""
     if initial_weights == "random":
-        return _built(name, _random_state(name))
+        return _random(name)
     if initial_weights == "imagenet":
         return _built(name, imagenet_state(name, otherwise))
     state = _state_in(initial_weights)
     try:
         return _built(name, state)
     except RuntimeError:  # perhaps another library's names
-        network = _torchvision(name, "random")
-        _load_file(network, initial_weights)
+        network = _random(name)
+        _load_state(network, state, initial_weights)
         return network
 
 

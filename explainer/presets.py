@@ -149,11 +149,9 @@ class Preset:
         available, and the errors of
         :func:`~explainer.training.fit_classifier`.
         """
-        initial: Any = initial_weights or (
+        initial = initial_weights or (
             "random" if self.classifier == "small_cnn" else "imagenet"
         )
-        if initial not in ("random", "imagenet"):
-            initial = Path(initial)
         torch.manual_seed(self.classifier_training.seed)
         classifier = build_classifier(self.classifier, train.classes, initial)
         if self.fine_tuned_from is not None:

@@ -9,8 +9,8 @@ logits ``(B, C)``; ``targets`` ``(B, C)`` is 1 for the classes to explain and
 0 elsewhere; the masks are ``(B, C, H, W)`` in [0, 1], zero for the other
 classes. If the classifier does not name its classes, targets may have fewer
 columns than there are logits. Then targets and masks cover the first classes
-only. (:func:`explainer.explain` puts the
-target classes first, so that no memory is spent on the others.)
+only. (:func:`explainer.explain` puts the target classes first, so that no
+memory is spent on the others.)
 
 A method does not change the classifier (parameters, gradients, buffers,
 mode, hooks) or the global random state. Random numbers come from

@@ -41,6 +41,10 @@ from explainer.metrics import THRESHOLDS
 from explainer.provenance import command_line, describe, environment
 from explainer.streams import per_image
 
+LEAST_OWN, MOST_OTHER = 0.8, 0.25
+"""A network separates the classes if each mask shows its own class with at
+least the first probability, and every other with at most the second."""
+
 
 def diagonal_and_rest(
     scores: Sequence[Sequence[float | None]],

@@ -15,6 +15,8 @@ from explainer.attribution import METHODS
 from explainer.data import VOC, LabelledImages
 from explainer.deadline import check_time
 from explainer.evaluation.class_scores import (
+    LEAST_OWN,
+    MOST_OTHER,
     class_score_tables,
     own_and_other,
 )
@@ -29,10 +31,6 @@ JUDGED = 200
 
 TIE = 0.01
 """Differences of class scores up to this value count as a tie."""
-
-LEAST_OWN, MOST_OTHER = 0.8, 0.25
-"""A network separates the classes if each mask shows its own class with at
-least the first probability, and every other with at most the second."""
 
 AREA_WEIGHTS: Mapping[str, Sequence[float]] = {
     "scenes": (0.001, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0),

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from explainer.evaluation.class_scores import LEAST_OWN, MOST_OTHER
 from explainer.figures import COLOURS, Picture, grid, overlay
-from explainer.reproduction.networks import LEAST_OWN, MOST_OTHER
 from explainer.teaching.display import Table, table
 from explainer.teaching.tables import NOT_RUN, Results, made_on
 
